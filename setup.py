@@ -1,0 +1,30 @@
+"Build mlserve from the metadata in settings.ini."
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+settings = ConfigParser(interpolation=None)
+settings.read_string((ROOT / "settings.ini").read_text(encoding="utf-8"))
+package = settings["package"]
+
+
+def lines(key):
+    return [line for line in package.get(key, "").splitlines() if line]
+
+
+setup(
+    description=package["description"],
+    author=package["author"],
+    license=package["license"],
+    keywords=package["keywords"].split(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["mlserve", "mlserve.*"]),
+    package_data={"mlserve": ["data/*.parquet", "static/*"]},
+    install_requires=lines("requirements"),
+    extras_require={extra: lines(f"{extra}_requirements") for extra in ("sklearn", "train", "dev")},
+    entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["mlserve = mlserve._modidx:d"]},
+)
