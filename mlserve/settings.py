@@ -94,11 +94,7 @@ def _read(
     text: str,  # Its value as it was written
     where: str,  # Where it was written, for the message
 ) -> Any:  # Its value
-    kind = (
-        known.type
-        if isinstance(known.type, type)
-        else {"str": str, "int": int, "float": float, "Path": Path}[known.type]
-    )
+    kind: Any = known.type
     try:
         value = kind(text)
     except ValueError:
