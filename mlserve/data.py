@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['BadData', 'plain', 'frame', 'frame_of_rows', 'row_ids', 'fingerprint', 'held_out', 'pandera_schema', 'Finding',
-           'check_frame', 'as_table', 'Table', 'make_table', 'groups']
+           'check_frame', 'as_table', 'groups', 'Table', 'make_table']
 
 # %% ../nbs/11_data.ipynb #c30af4a7
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b, sha256
 from typing import Any
@@ -161,6 +161,8 @@ def _findings(error: pa.errors.SchemaErrors) -> tuple[Finding, ...]:
     cases = error.failure_cases
     made = []
     for (column, rule), group in cases.groupby(["column", "check"], sort=True, dropna=False):
+        if str(rule).startswith("dtype("):  # says again, for a whole number that became NaN, that it is missing
+            continue
         first = group.sort_values("index").head(5)
         rows = tuple(int(i) for i in first["index"] if not pd.isna(i))
         said = "missing" if rule == "not_nullable" else str(rule)
@@ -194,6 +196,23 @@ def as_table(
     )
     return head + "".join(lines)
 
+# %% ../nbs/11_data.ipynb #78bda0fc
+def groups(
+    slice_: Slice,  # Which column, cut where
+    rows: pd.DataFrame,  # With that column
+) -> NDArray[Any]:  # The name of each row's group
+    "Which group each row belongs to"
+    if slice_.column not in rows:
+        raise BadData(f"the slice {slice_.column} is no column of the data")
+    column = rows[slice_.column]
+    if not slice_.edges:
+        return np.array(["missing" if v is None else str(v) for v in plain(column)], dtype=object)
+    inner = [f"{a:g} to below {b:g}" for a, b in zip(slice_.edges, slice_.edges[1:], strict=False)]
+    names = np.array([f"below {slice_.edges[0]:g}", *inner, f"{slice_.edges[-1]:g} and above", "missing"], dtype=object)
+    numbers = column.to_numpy(dtype=float, na_value=np.nan)
+    where = np.where(np.isnan(numbers), len(names) - 1, np.searchsorted(slice_.edges, numbers, side="right"))
+    return names[where]
+
 # %% ../nbs/11_data.ipynb #810fb472
 @dataclass(frozen=True)
 class Table:
@@ -204,6 +223,7 @@ class Table:
     target: NDArray[Any]  # One value a row: object for text labels, else bool, int or float
     ids: NDArray[np.uint64]  # Of the raw rows, features or not
     held_out: NDArray[np.bool_]  # True where a row judges the model
+    slices: Mapping[str, NDArray[Any]]  # Column -> the name of each row's group
     fingerprint: str  # Of the raw rows and their target
 
     def part(
@@ -236,51 +256,59 @@ def _target(recipe: Recipe, values: list[Any]) -> tuple[NDArray[Any], Output]:
     return target, Output(recipe.task, recipe.target, classes, recipe.positive)
 
 
-def _features(recipe: Recipe, loaded: pd.DataFrame) -> list[str]:
-    if missing := [c for c in (recipe.target, *recipe.features) if c not in loaded]:
+def _features(recipe: Recipe, loaded: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+    if missing := [c for c in (recipe.target, *wanted) if c not in loaded]:
         raise BadData(
             f"the data has no column {', '.join(missing)}; its columns are {', '.join(map(str, loaded.columns))}"
         )
     if twice := sorted({str(c) for c in loaded.columns[loaded.columns.duplicated()]}):
         raise BadData(f"the data has more than one column {', '.join(twice)}; rename them when you load it")
-    return list(recipe.features) or [c for c in loaded.columns if c != recipe.target]
+    return list(wanted) or [c for c in loaded.columns if c != recipe.target]
+
+
+def _fields(recipe: Recipe, columns: Mapping[str, list[Any]], features: Sequence[str]) -> tuple[Field, ...]:
+    "The contract that the data suggests and the recipe amends; the data must fulfil it"
+    inferred = tuple(infer_field(name, columns[name]) for name in features)
+    _fulfil(recipe.name, inferred, columns, fields := amend(inferred, recipe.amend))
+    return fields
+
+
+def _fulfil(name: str, found: Sequence[Field], columns: Mapping[str, list[Any]], wanted: Sequence[Field]) -> None:
+    for is_, should in zip(found, wanted, strict=True):
+        if should.kind != is_.kind and (is_.kind, should.kind) not in _WIDER:
+            raise BadData(f"column {is_.name} holds {is_.kind} values, but its contract says {should.kind}")
+    widest = [replace(f, nullable=f.nullable or is_.nullable) for f, is_ in zip(wanted, found, strict=True)]
+    if findings := check_frame(wanted, frame(widest, columns)):
+        raise BadData(f"the data of {name} breaks its contract\n\n{as_table(findings)}")
+
+
+_WIDER = {("integer", "number"), ("category", "text"), ("text", "category")}
 
 
 def make_table(
     recipe: Recipe,  # What is to be predicted, from what
     loaded: pd.DataFrame,  # What its load function returned
     share: float = 0.2,  # Of the rows to hold out
+    contract: Contract | None = None,  # What the data must fulfil; inferred from the data if not given
 ) -> Table:  # Ready to learn from
-    "Infer the contract, check, identify and split"
+    "Find the contract, check, identify and split"
     if not len(loaded):
         raise BadData(f"the data of {recipe.name} has no rows")
     loaded = loaded.set_axis([str(c) for c in loaded.columns], axis="columns")
-    features = _features(recipe, loaded)
+    features = _features(recipe, loaded, contract.names if contract else recipe.features)
     columns = {name: plain(loaded[name]) for name in loaded}
     target, output = _target(recipe, columns[recipe.target])
-    inferred = tuple(infer_field(name, columns[name]) for name in features)
-    fields = amend(inferred, recipe.amend)
-    rows = frame(inferred, columns)
-    if findings := check_frame(fields, rows):
-        raise BadData(f"the data of {recipe.name} breaks its contract\n\n{as_table(findings)}")
-    rows = frame(fields, columns)
+    if contract:
+        found = [infer_field(name, columns[name]) for name in features]
+        _fulfil(recipe.name, found, columns, contract.fields)
+    contract = contract or Contract(_fields(recipe, columns, features), output)
     ids = row_ids({name: column for name, column in columns.items() if name != recipe.target})
-    print_ = fingerprint(ids, columns[recipe.target])
-    return Table(Contract(fields, output), rows, target, ids, held_out(ids, share), print_)
-
-# %% ../nbs/11_data.ipynb #78bda0fc
-def groups(
-    slice_: Slice,  # Which column, cut where
-    rows: pd.DataFrame,  # With that column
-) -> NDArray[Any]:  # The name of each row's group
-    "Which group each row belongs to"
-    if slice_.column not in rows:
-        raise BadData(f"the slice {slice_.column} is no column of the data")
-    column = rows[slice_.column]
-    if not slice_.edges:
-        return np.array(["missing" if v is None else str(v) for v in plain(column)], dtype=object)
-    inner = [f"{a:g} to below {b:g}" for a, b in zip(slice_.edges, slice_.edges[1:], strict=False)]
-    names = np.array([f"below {slice_.edges[0]:g}", *inner, f"{slice_.edges[-1]:g} and above", "missing"], dtype=object)
-    numbers = column.to_numpy(dtype=float, na_value=np.nan)
-    where = np.where(np.isnan(numbers), len(names) - 1, np.searchsorted(slice_.edges, numbers, side="right"))
-    return names[where]
+    return Table(
+        contract,
+        frame(contract.fields, columns),
+        target,
+        ids,
+        held_out(ids, share),
+        {s.column: groups(s, loaded) for s in recipe.slices},
+        fingerprint(ids, columns[recipe.target]),
+    )
