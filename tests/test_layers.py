@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"sklearn", "pandas", "numpy", "scipy", "dvc", "nbdev", "fastcore", "IPython", "matplotlib", "pandera", "skops", "pyarrow"}
+HEAVY = {
+    "sklearn",
+    "pandas",
+    "numpy",
+    "scipy",
+    "dvc",
+    "nbdev",
+    "fastcore",
+    "IPython",
+    "matplotlib",
+    "pandera",
+    "skops",
+    "pyarrow",
+}
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 EXPORTED = re.compile(r"#\s*\|\s*default_exp ([\w.]+)")
 
