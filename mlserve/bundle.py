@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -128,6 +128,7 @@ def write_bundle(
     folder: Path,  # Where it shall stand
     manifest: Manifest,  # What it is; its list of files is made here
     files: Mapping[str, bytes],  # Path inside the folder -> content
+    prove: Callable[[Bundle], object] = lambda bundle: None,  # Raises if the bundle must not take its place
 ) -> Bundle:  # As it now stands there
     "Write a bundle whole or not at all"
     if not NAME.fullmatch(manifest.name):
@@ -140,7 +141,7 @@ def write_bundle(
     for path, data in {**files, "manifest.json": dump(asdict(manifest))}.items():
         _write_file(new / path, data)
     _sync(new)
-    read_bundle(new)
+    prove(read_bundle(new))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
