@@ -9,9 +9,10 @@ __all__ = ['BadData', 'plain', 'frame', 'frame_of_rows', 'row_ids', 'fingerprint
 # %% ../nbs/11_data.ipynb #c30af4a7
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from hashlib import blake2b, sha256
 from typing import Any
 
@@ -20,7 +21,7 @@ import pandas as pd
 import pandera.pandas as pa
 from numpy.typing import NDArray
 
-from .contract import Contract, Field, Output, Row, amend, infer_field
+from .contract import Contract, Field, Output, Row, amend, infer_field, iso
 from .errors import MlserveError
 from .recipe import Recipe, Slice
 
@@ -35,12 +36,30 @@ def plain(
     column: "pd.Series[Any]",  # Any dtype
 ) -> list[Any]:  # bool, int, float, str, datetime; None where missing
     "A column as plain Python values"
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return [None if pd.isna(v) else v.to_pydatetime(warn=False) for v in column]
-    values = column.astype(object).where(column.notna(), None).tolist()
-    return [v.item() if isinstance(v, np.generic) else v for v in values]
+    values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    if odd := {type(v) for v in values} - _PLAIN:
+        convert = {kind: _conversion(kind, str(column.name)) for kind in odd}
+        values = [convert[type(v)](v) if type(v) in convert else v for v in values]
+    return values
+
+
+_PLAIN = {bool, int, float, str, type(None)}
+
+
+def _conversion(kind: type, column: str) -> Callable[[Any], Any]:
+    "How values of a type become plain"
+    if issubclass(kind, np.bool_ | np.integer | np.floating | np.str_):
+        return lambda value: value.item()
+    if issubclass(kind, date):  # of which datetime and pandas' Timestamp are kinds
+        return lambda value: _naive(pd.Timestamp(value).to_pydatetime(warn=False))
+    raise BadData(
+        f"column {column} holds values of the type {kind.__name__}; "
+        "make them numbers, text, true or false, or dates when you load the data"
+    )
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 # %% ../nbs/11_data.ipynb #7d9ef1a8
 def _dtype(values: list[Any], field: Field) -> "pd.Series[Any] | NDArray[Any]":
@@ -82,7 +101,7 @@ def frame_of_rows(
 def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value.isoformat() if isinstance(value, datetime) else value
+    return iso(value) if isinstance(value, datetime) else value
 
 
 def row_ids(
@@ -159,9 +178,10 @@ class Finding:
 
 def _findings(error: pa.errors.SchemaErrors) -> tuple[Finding, ...]:
     cases = error.failure_cases
+    gaps = set(cases.loc[cases["check"] == "not_nullable", "column"])
     made = []
     for (column, rule), group in cases.groupby(["column", "check"], sort=True, dropna=False):
-        if str(rule).startswith("dtype("):  # says again, for a whole number that became NaN, that it is missing
+        if str(rule).startswith("dtype(") and column in gaps:  # a whole number that is missing is no longer whole
             continue
         first = group.sort_values("index").head(5)
         rows = tuple(int(i) for i in first["index"] if not pd.isna(i))
@@ -175,7 +195,6 @@ def check_frame(
     rows: pd.DataFrame,  # The frame to check, as `frame` makes it
 ) -> tuple[Finding, ...]:  # Empty when all is well
     "Check a frame against the contract, every rule on every column"
-    # warnings are for service: a contract amended with outside="warn" says so to each caller, not to the training
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.errors.SchemaWarning)
         try:
@@ -204,12 +223,14 @@ def groups(
     "Which group each row belongs to"
     if slice_.column not in rows:
         raise BadData(f"the slice {slice_.column} is no column of the data")
-    column = rows[slice_.column]
+    values = plain(rows[slice_.column])
     if not slice_.edges:
-        return np.array(["missing" if v is None else str(v) for v in plain(column)], dtype=object)
+        return np.array(["missing" if v is None else str(v) for v in values], dtype=object)
+    if not {type(v) for v in values} <= {int, float, type(None)}:
+        raise BadData(f"the slice {slice_.column} has edges, but its column holds something else than numbers")
     inner = [f"{a:g} to below {b:g}" for a, b in zip(slice_.edges, slice_.edges[1:], strict=False)]
     names = np.array([f"below {slice_.edges[0]:g}", *inner, f"{slice_.edges[-1]:g} and above", "missing"], dtype=object)
-    numbers = column.to_numpy(dtype=float, na_value=np.nan)
+    numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     where = np.where(np.isnan(numbers), len(names) - 1, np.searchsorted(slice_.edges, numbers, side="right"))
     return names[where]
 
@@ -236,53 +257,70 @@ class Table:
 
 # %% ../nbs/11_data.ipynb #3db512f1
 def _target(recipe: Recipe, values: list[Any]) -> tuple[NDArray[Any], Output]:
-    gone = sum(v is None for v in values)
-    if gone:
-        raise BadData(
-            f"the target {recipe.target} is missing in {gone} rows; leave these rows out when you load the data"
-        )
+    name = recipe.target
+    if gone := sum(v is None for v in values):
+        raise BadData(f"the target {name} is missing in {gone} rows; leave these rows out when you load the data")
     if recipe.task == "regression":
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-            raise BadData(f"the target {recipe.target} of a regression must be numbers")
-        return np.array(values, dtype=np.float64), Output("regression", recipe.target, unit=recipe.unit)
-    if len(types := {type(v).__name__ for v in values}) > 1:
-        raise BadData(f"the target {recipe.target} mixes values of the types {', '.join(sorted(types))}")
-    classes = tuple(sorted(set(values)))
+        if not all(type(v) in (int, float) and abs(v) < float("inf") for v in values):
+            raise BadData(f"the target {name} of a regression must be finite numbers")
+        return np.array(values, dtype=np.float64), Output("regression", name, unit=recipe.unit)
+    labels = [_canonical(v) for v in values]
+    if {type(v) for v in labels} not in ({str}, {int}, {bool}):
+        found = ", ".join(sorted({type(v).__name__ for v in labels}))
+        raise BadData(f"the target {name} must be all text, all whole numbers, or all true or false, not {found}")
+    classes = tuple(sorted(set(labels)))
     if (len(classes) == 2) != (recipe.task == "binary") or len(classes) < 2:
-        raise BadData(f"the target {recipe.target} has {len(classes)} classes, but the recipe's task is {recipe.task}")
+        raise BadData(f"the target {name} has {len(classes)} classes, but the recipe's task is {recipe.task}")
     if recipe.task == "binary" and recipe.positive not in classes:
-        raise BadData(f"{recipe.positive!r} is not a class of {recipe.target}; the classes are {classes}")
-    target = np.array(values, dtype=object if isinstance(classes[0], str) else None)
-    return target, Output(recipe.task, recipe.target, classes, recipe.positive)
+        raise BadData(f"{recipe.positive!r} is not a class of {name}; the classes are {classes}")
+    target = np.array(labels, dtype=object if isinstance(classes[0], str) else None)
+    return target, Output(recipe.task, name, classes, recipe.positive)
 
 
-def _features(recipe: Recipe, loaded: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
-    if missing := [c for c in (recipe.target, *wanted) if c not in loaded]:
-        raise BadData(
-            f"the data has no column {', '.join(missing)}; its columns are {', '.join(map(str, loaded.columns))}"
-        )
-    if twice := sorted({str(c) for c in loaded.columns[loaded.columns.duplicated()]}):
+def _columns(recipe: Recipe, loaded: pd.DataFrame) -> dict[str, list[Any]]:
+    "What was loaded, as plain values by name"
+    if not isinstance(loaded, pd.DataFrame):
+        raise BadData(f"the load function of {recipe.name} must return a pandas DataFrame, not {type(loaded).__name__}")
+    if not len(loaded):
+        raise BadData(f"the data of {recipe.name} has no rows")
+    names = [str(c) for c in loaded.columns]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise BadData(f"the data has more than one column {', '.join(twice)}; rename them when you load it")
-    return list(wanted) or [c for c in loaded.columns if c != recipe.target]
+    return {name: plain(column) for name, (_, column) in zip(names, loaded.items(), strict=True)}
 
 
-def _fields(recipe: Recipe, columns: Mapping[str, list[Any]], features: Sequence[str]) -> tuple[Field, ...]:
-    "The contract that the data suggests and the recipe amends; the data must fulfil it"
-    inferred = tuple(infer_field(name, columns[name]) for name in features)
-    _fulfil(recipe.name, inferred, columns, fields := amend(inferred, recipe.amend))
-    return fields
+def _features(recipe: Recipe, columns: Mapping[str, list[Any]], wanted: Sequence[str]) -> list[str]:
+    if missing := [c for c in (recipe.target, *wanted) if c not in columns]:
+        raise BadData(f"the data has no column {', '.join(map(str, missing))}; its columns are {', '.join(columns)}")
+    if features := list(wanted) or [c for c in columns if c != recipe.target]:
+        return features
+    raise BadData(f"the data of {recipe.name} has no column but its target {recipe.target}")
+
+# %% ../nbs/11_data.ipynb #f42351d2
+_HOLDS: dict[str, set[type]] = {"boolean": {bool}, "integer": {int}, "number": {int, float}, "date": {datetime}}
 
 
-def _fulfil(name: str, found: Sequence[Field], columns: Mapping[str, list[Any]], wanted: Sequence[Field]) -> None:
-    for is_, should in zip(found, wanted, strict=True):
-        if should.kind != is_.kind and (is_.kind, should.kind) not in _WIDER:
-            raise BadData(f"column {is_.name} holds {is_.kind} values, but its contract says {should.kind}")
-    widest = [replace(f, nullable=f.nullable or is_.nullable) for f, is_ in zip(wanted, found, strict=True)]
-    if findings := check_frame(wanted, frame(widest, columns)):
+def _fulfil(name: str, columns: Mapping[str, list[Any]], fields: Sequence[Field]) -> None:
+    "The data must fulfil the contract"
+    widest = []
+    for f in fields:
+        types = {type(_canonical(v) if f.kind == "integer" else v) for v in columns[f.name]}
+        if odd := types - {type(None)} - _HOLDS.get(f.kind, {str}):
+            found = ", ".join(sorted(t.__name__ for t in odd))
+            raise BadData(f"column {f.name} holds values of the type {found}, but its contract says {f.kind}")
+        widest.append(replace(f, nullable=f.nullable or type(None) in types))
+    if findings := check_frame(fields, frame(widest, columns)):
         raise BadData(f"the data of {name} breaks its contract\n\n{as_table(findings)}")
 
 
-_WIDER = {("integer", "number"), ("category", "text"), ("text", "category")}
+def _agree(contract: Contract, output: Output) -> None:
+    known = contract.output
+    if (known.task, known.target) != (output.task, output.target):
+        raise BadData(f"the contract is for a {known.task} of {known.target}, not a {output.task} of {output.target}")
+    if new := [c for c in output.classes if c not in known.classes]:
+        raise BadData(
+            f"the target {output.target} has classes that its contract does not have: {', '.join(map(str, new))}"
+        )
 
 
 def make_table(
@@ -292,23 +330,22 @@ def make_table(
     contract: Contract | None = None,  # What the data must fulfil; inferred from the data if not given
 ) -> Table:  # Ready to learn from
     "Find the contract, check, identify and split"
-    if not len(loaded):
-        raise BadData(f"the data of {recipe.name} has no rows")
-    loaded = loaded.set_axis([str(c) for c in loaded.columns], axis="columns")
-    features = _features(recipe, loaded, contract.names if contract else recipe.features)
-    columns = {name: plain(loaded[name]) for name in loaded}
+    columns = _columns(recipe, loaded)
+    features = _features(recipe, columns, contract.names if contract else recipe.features)
     target, output = _target(recipe, columns[recipe.target])
-    if contract:
-        found = [infer_field(name, columns[name]) for name in features]
-        _fulfil(recipe.name, found, columns, contract.fields)
-    contract = contract or Contract(_fields(recipe, columns, features), output)
+    if contract is None:
+        inferred = tuple(infer_field(name, columns[name]) for name in features)
+        contract = Contract(amend(inferred, recipe.amend), output)
+    _agree(contract, output)
+    _fulfil(recipe.name, columns, contract.fields)
     ids = row_ids({name: column for name, column in columns.items() if name != recipe.target})
+    named = loaded.set_axis(list(columns), axis="columns")
     return Table(
         contract,
         frame(contract.fields, columns),
         target,
         ids,
         held_out(ids, share),
-        {s.column: groups(s, loaded) for s in recipe.slices},
+        {s.column: groups(s, named) for s in recipe.slices},
         fingerprint(ids, columns[recipe.target]),
     )
