@@ -40,6 +40,8 @@ def _looked(name: str, check: Callable[[Settings], str], settings: Settings) -> 
         return Finding(name, "fail", str(error).splitlines()[0])
     except _Doubt as doubt:
         return Finding(name, "warn", str(doubt))
+    except ModuleNotFoundError as error:
+        return Finding(name, "warn", f"cannot be looked at without {error.name}; run: pip install mlserve[train]")
 
 
 class _Doubt(Exception):
