@@ -117,7 +117,7 @@ def cross_validate(
     table: Table,  # Only its rows that are not held out are used
     params: Params,  # With what
     score: Callable[[Any, Any, Any], float],  # From fitted pipeline, rows and truth to a number
-    folds: int = 5,
+    folds: int = 5,  # How many
     progress: Callable[[int], None] = lambda fold: None,  # Called after each fold
 ) -> list[float]:  # The score of each fold
     "Score the pipeline on rows it did not learn from, fold by fold"
