@@ -23,7 +23,8 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mlserve", "mlserve.*"]),
-    package_data={"mlserve": ["data/*.parquet", "static/*"]},
+    package_data={"mlserve": ["data/*", "static/*"]},
+    include_package_data=False,  # package_data says it all; else setuptools takes mlserve/data for a package
     install_requires=lines("requirements"),
     extras_require={extra: lines(f"{extra}_requirements") for extra in ("sklearn", "train", "dev")},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["mlserve = mlserve._modidx:d"]},

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'NAME', 'FILE', 'BadBundle', 'NoBundle', 'Lineage', 'Manifest', 'Bundle', 'unreleased', 'dump',
-           'write_bundle', 'read_manifest', 'read_bundle']
+           'write_bundle', 'read_manifest', 'read_bundle', 'find_bundle']
 
 # %% ../nbs/03_bundle.ipynb #adfb5615
 import json
@@ -193,3 +193,20 @@ def read_bundle(
         _verified(folder, file, listed)
     contract = from_json(json.loads(_verified(folder, "contract.json", manifest.files.get("contract.json"))))
     return Bundle(folder, manifest, contract)
+
+# %% ../nbs/03_bundle.ipynb #538a9dcc
+def find_bundle(
+    models: Path,  # A folder of bundles
+    name: str = "",  # Of the model; may be left out where there is only one
+) -> Path:  # The bundle's folder
+    "Which bundle is meant?"
+    there = sorted(p.parent.name for p in models.glob("[!.]*/manifest.json"))
+    there += sorted(p.name[1:-4] for p in models.glob(".*.old") if p.name[1:-4] not in there)
+    if name and name not in there:
+        known = f"it holds {', '.join(there)}" if there else "`mlserve train` makes one"
+        raise NoBundle(f"there is no model {name} in {models.name}; {known}")
+    if not there:
+        raise NoBundle(f"there is no model in {models.name}; `mlserve train` makes one")
+    if not name and len(there) > 1:
+        raise NoBundle(f"{models.name} holds {', '.join(there)}; set MLSERVE_MODEL_NAME to one of them")
+    return models / (name or there[0])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'OUTSIDE', 'Value', 'Row', 'MOST_LEVELS', 'EXACT', 'Field', 'Output', 'Contract', 'BadContract', 'iso',
-           'infer_field', 'amend', 'field_schema', 'row_schema', 'example', 'to_json', 'from_json', 'outside',
+           'infer_field', 'outside', 'amend', 'field_schema', 'row_schema', 'example', 'to_json', 'from_json',
            'Checked', 'check_row', 'check_rows', 'domain', 'as_markdown']
 
 # %% ../nbs/02_contract.ipynb #d50ede58
@@ -72,6 +72,7 @@ class BadContract(MlserveError):
 
 # %% ../nbs/02_contract.ipynb #ee0f8cb4
 MOST_LEVELS = 100  # Text with more distinct values than this is free text
+EXACT = 2**53  # Largest whole number up to which a double, which is what models compute with, holds every one
 
 
 def _missing(value: object) -> bool:
@@ -92,7 +93,9 @@ def _kind(name: str, present: Sequence[Any]) -> str:
         distinct = len(set(present))
         return "category" if distinct <= min(MOST_LEVELS, max(20, len(present) // 10)) else "text"
     found = ", ".join(sorted(t.__name__ for t in types))
-    raise BadContract(f"column {name} mixes values of the types {found}; make them one type when you load the data")
+    holds = "mixes values of the types" if len(types) > 1 else "holds values of the type"
+    wanted = "make them all numbers, all text, all true or false, or all dates when you load the data"
+    raise BadContract(f"column {name} {holds} {found}; {wanted}")
 
 
 def iso(
@@ -123,123 +126,19 @@ def infer_field(
         if float("inf") in present or float("-inf") in present:
             raise BadContract(f"column {name} holds an infinite value; replace it when you load the data")
     low, high, example = min(present), max(present), median_low(present)
+    if kind == "integer" and not -EXACT <= low <= high <= EXACT:
+        raise BadContract(f"column {name} holds whole numbers beyond 2^53; make them text when you load the data")
     if kind == "date":
         low, high, example = iso(low), iso(high), iso(example)
     return Field(name, kind, nullable, low=low, high=high, example=example)
 
-# %% ../nbs/02_contract.ipynb #c4c15759
-def amend(
-    fields: tuple[Field, ...],  # As they were inferred
-    changes: Mapping[str, Mapping[str, Any]],  # Field name -> property -> value
-) -> tuple[Field, ...]:  # The same fields with those changes
-    "What a person knows better than the data"
-    known = {f.name: f for f in fields}
-    for name, change in changes.items():
-        if name not in known:
-            raise BadContract(f"the recipe amends {name!r}, which is not among the fields {', '.join(known)}")
-        try:
-            known[name] = _checked(replace(known[name], **change))
-        except TypeError:
-            properties = ", ".join(k for k in Field.__dataclass_fields__ if k != "name")
-            raise BadContract(f"the recipe amends {name} in {', '.join(change)}; a field has {properties}") from None
-    return tuple(known.values())
-
-
-def _checked(field: Field) -> Field:
-    if field.kind not in KINDS:
-        raise BadContract(f"field {field.name} has the kind {field.kind!r}; kinds are {', '.join(KINDS)}")
-    if field.outside not in OUTSIDE:
-        raise BadContract(f"field {field.name} says outside={field.outside!r}; it can be {', '.join(OUTSIDE)}")
-    if field.kind == "category" and not field.levels:
-        raise BadContract(f"field {field.name} is a category without levels; name them or make it text")
-    return replace(field, levels=tuple(field.levels)) if field.levels else field
-
-# %% ../nbs/02_contract.ipynb #2cb3c01b
-EXACT = 2**53  # Largest whole number up to which a double holds every one
-_TYPES = {"boolean": "boolean", "integer": "integer", "number": "number"}
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?$"
-
-
-def field_schema(
-    field: Field,  # Of a contract
-) -> dict[str, Any]:  # Its JSON Schema
-    "One property of the schema"
-    type_ = _TYPES.get(field.kind, "string")
-    schema: dict[str, Any] = {"type": [type_, "null"] if field.nullable else type_}
-    if field.description:
-        schema["description"] = field.description
-    if field.kind == "integer":
-        schema |= {"minimum": -EXACT, "maximum": EXACT}
-    if field.kind == "date":
-        schema["pattern"] = _DATE
-    if field.outside == "refuse":
-        if field.levels:
-            schema["enum"] = [*field.levels, *([None] if field.nullable else [])]
-        if field.kind in ("integer", "number"):
-            schema |= {k: v for k, v in (("minimum", field.low), ("maximum", field.high)) if v is not None}
-    schema["examples"] = [field.example]
-    known = {"kind": field.kind, "low": field.low, "high": field.high, "levels": field.levels, "outside": field.outside}
-    schema["x-field"] = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if v is not None}
-    return schema
-
-
-def row_schema(
-    contract: Contract,  # Any
-) -> dict[str, Any]:  # JSON Schema of one row
-    "What a row must look like"
-    return {
-        "type": "object",
-        "properties": {f.name: field_schema(f) for f in contract.fields},
-        "required": [f.name for f in contract.fields if not f.nullable],
-        "additionalProperties": False,
-        "examples": [example(contract)],
-    }
-
-
-def example(
-    contract: Contract,  # Any
-) -> Row:  # A row that the contract accepts
-    "A typical row"
-    return {f.name: f.example for f in contract.fields}
-
-# %% ../nbs/02_contract.ipynb #d372c08c
-def to_json(
-    contract: Contract,  # Any
-) -> dict[str, Any]:  # The JSON Schema of its rows, with its output under x-output
-    "A contract as it is stored"
-    o = contract.output
-    output = {"task": o.task, "target": o.target, "classes": list(o.classes), "positive": o.positive, "unit": o.unit}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **row_schema(contract), "x-output": output}
-
-
-def from_json(
-    stored: Mapping[str, Any],  # What to_json made
-) -> Contract:  # The contract
-    "Read a stored contract"
-    try:
-        fields = tuple(_stored_field(name, schema) for name, schema in stored["properties"].items())
-        output = dict(stored["x-output"])
-        return Contract(fields, Output(**output | {"classes": tuple(output["classes"])}))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadContract(f"the stored contract lacks or mistypes {error}; train the model again") from None
-
-
-def _stored_field(name: str, schema: Mapping[str, Any]) -> Field:
-    known = dict(schema["x-field"])
-    levels = known.pop("levels", None)
-    nullable = isinstance(schema["type"], list)
-    return _checked(
-        Field(
-            name,
-            nullable=nullable,
-            levels=tuple(levels) if levels is not None else None,
-            example=schema["examples"][0],
-            description=schema.get("description", ""),
-            **known,
-        )
-    )
-
 # %% ../nbs/02_contract.ipynb #1d4f45ed
+_DATE = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?$"
+)
+
+
 class _Refused(Exception):
     "Why a value does not fit"
 
@@ -313,9 +212,143 @@ def outside(
     "Is a value beyond what training saw or a person declared?"
     if field.levels is not None:
         return None if value in field.levels else f"is not one of the {len(field.levels)} known levels"
-    if (field.low is not None and value < field.low) or (field.high is not None and value > field.high):
+    below, above = field.low is not None and value < field.low, field.high is not None and value > field.high
+    if (below or above) and None not in (field.low, field.high):
         return f"lies outside {field.low} to {field.high}"
-    return None
+    return f"lies below {field.low}" if below else f"lies above {field.high}" if above else None
+
+# %% ../nbs/02_contract.ipynb #c4c15759
+def amend(
+    fields: tuple[Field, ...],  # As they were inferred
+    changes: Mapping[str, Mapping[str, Any]],  # Field name -> property -> value
+) -> tuple[Field, ...]:  # The same fields with those changes
+    "What a person knows better than the data"
+    known = {f.name: f for f in fields}
+    for name, change in changes.items():
+        if name not in known:
+            raise BadContract(f"the recipe amends {name!r}, which is not among the fields {', '.join(known)}")
+        if not isinstance(change, Mapping) or not change.keys() <= _AMENDABLE:
+            raise BadContract(f"the recipe amends {name} in {_names(change)}; a field has {_names(sorted(_AMENDABLE))}")
+        field = known[name] = _checked(replace(known[name], **change))
+        if "example" in change and field.outside != "accept" and (problem := outside(field, field.example)):
+            raise BadContract(f"the example of {name} {problem}; choose another")
+    return tuple(known.values())
+
+
+_AMENDABLE = Field.__dataclass_fields__.keys() - {"name"}
+
+
+def _names(given: object) -> str:
+    return ", ".join(map(str, given)) if isinstance(given, Iterable) and not isinstance(given, str) else repr(given)
+
+# %% ../nbs/02_contract.ipynb #2f52101d
+_RANGED = ("integer", "number", "date")
+
+
+def _checked(field: Field) -> Field:
+    "A field whose properties make sense together"
+    if field.kind not in KINDS:
+        raise BadContract(f"field {field.name} has the kind {field.kind!r}; kinds are {', '.join(KINDS)}")
+    if field.outside not in OUTSIDE:
+        raise BadContract(f"field {field.name} says outside={field.outside!r}; it can be {', '.join(OUTSIDE)}")
+    levels = tuple(field.levels or ()) if field.kind == "category" else None
+    if levels is not None and not (levels and all(isinstance(level, str) for level in levels)):
+        raise BadContract(f"field {field.name} is a category without levels of text; name them or make it text")
+    low, high = (_checked_value(field, what) if field.kind in _RANGED else None for what in ("low", "high"))
+    if low is not None and high is not None and low > high:
+        raise BadContract(f"the range of {field.name} is empty: {low} to {high}")
+    return replace(field, levels=levels, low=low, high=high, example=_checked_value(field, "example"))
+
+
+def _checked_value(field: Field, what: str) -> Any:
+    value = getattr(field, what)
+    try:
+        return None if value is None else _CHECKS[field.kind](value)
+    except _Refused as refused:
+        raise BadContract(f"the {what} of {field.name} {refused}") from None
+
+# %% ../nbs/02_contract.ipynb #2cb3c01b
+_TYPES = {"boolean": "boolean", "integer": "integer", "number": "number"}
+
+
+def field_schema(
+    field: Field,  # Of a contract
+) -> dict[str, Any]:  # Its JSON Schema
+    "One property of the schema"
+    type_ = _TYPES.get(field.kind, "string")
+    schema: dict[str, Any] = {"type": [type_, "null"] if field.nullable else type_}
+    if field.description:
+        schema["description"] = field.description
+    if field.kind == "integer":
+        schema |= {"minimum": -EXACT, "maximum": EXACT}
+    if field.kind == "date":
+        schema["pattern"] = _DATE
+    if field.outside == "refuse":
+        if field.levels:
+            schema["enum"] = [*field.levels, *([None] if field.nullable else [])]
+        if field.kind in ("integer", "number"):
+            schema |= {k: v for k, v in (("minimum", field.low), ("maximum", field.high)) if v is not None}
+    schema["examples"] = [field.example]
+    known = {"kind": field.kind, "low": field.low, "high": field.high, "levels": field.levels, "outside": field.outside}
+    schema["x-field"] = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if v is not None}
+    return schema
+
+
+def row_schema(
+    contract: Contract,  # Any
+) -> dict[str, Any]:  # JSON Schema of one row
+    "What a row must look like"
+    return {
+        "type": "object",
+        "properties": {f.name: field_schema(f) for f in contract.fields},
+        "required": [f.name for f in contract.fields if not f.nullable],
+        "additionalProperties": False,
+        "examples": [example(contract)],
+    }
+
+
+def example(
+    contract: Contract,  # Any
+) -> Row:  # A row that the contract accepts
+    "A typical row"
+    return {f.name: f.example for f in contract.fields}
+
+# %% ../nbs/02_contract.ipynb #d372c08c
+def to_json(
+    contract: Contract,  # Any
+) -> dict[str, Any]:  # The JSON Schema of its rows, with its output under x-output
+    "A contract as it is stored"
+    o = contract.output
+    output = {"task": o.task, "target": o.target, "classes": list(o.classes), "positive": o.positive, "unit": o.unit}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **row_schema(contract), "x-output": output}
+
+
+def from_json(
+    stored: Mapping[str, Any],  # What to_json made
+) -> Contract:  # The contract
+    "Read a stored contract"
+    try:
+        fields = tuple(_stored_field(name, schema) for name, schema in stored["properties"].items())
+        output = dict(stored["x-output"])
+        return Contract(fields, Output(**output | {"classes": tuple(output["classes"])}))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadContract(f"the stored contract lacks or mistypes {error}; train the model again") from None
+
+
+def _stored_field(name: str, schema: Mapping[str, Any]) -> Field:
+    known = dict(schema["x-field"])
+    levels = known.pop("levels", None)
+    nullable = isinstance(schema["type"], list)
+    return _checked(
+        Field(
+            name,
+            nullable=nullable,
+            levels=tuple(levels) if levels is not None else None,
+            example=schema["examples"][0],
+            description=schema.get("description", ""),
+            **known,
+        )
+    )
 
 # %% ../nbs/02_contract.ipynb #e8a2b4b2
 @dataclass(frozen=True)
@@ -394,12 +427,14 @@ def check_rows(
 # %% ../nbs/02_contract.ipynb #f9838350
 def domain(
     field: Field,  # Any
-) -> str:  # "17 to 90", "8 levels: Federal-gov, ...", or nothing
+) -> str:  # "17 to 90", "from 0", "8 levels: Federal-gov, ...", or nothing
     "The range or the levels of a field, for people"
     if field.levels:
         shown = ", ".join(field.levels[:8]) + (", ..." if len(field.levels) > 8 else "")
         return f"{len(field.levels)} levels: {shown}"
-    return "" if field.low is None else f"{field.low} to {field.high}"
+    if field.low is None or field.high is None:
+        return f"from {field.low}" if field.low is not None else f"up to {field.high}" if field.high is not None else ""
+    return f"{field.low} to {field.high}"
 
 
 def as_markdown(

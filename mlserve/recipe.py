@@ -63,8 +63,15 @@ class Recipe:
             raise BadRecipe(f"{self.name!r} cannot name a model; use letters, digits, - and _")
         if self.task not in TASKS:
             raise BadRecipe(f"the recipe {self.name} has the task {self.task!r}; tasks are {', '.join(TASKS)}")
+        if isinstance(self.features, str):
+            raise BadRecipe(
+                f"features of the recipe {self.name} must be a tuple of names, such as ({self.features!r},)"
+            )
         if self.target in self.features:
             raise BadRecipe(f"the recipe {self.name} learns from its own target {self.target}; take it out of features")
+        for what, names in (("features", self.features), ("slices", tuple(s.column for s in self.slices))):
+            if twice := sorted({n for n in names if names.count(n) > 1}):
+                raise BadRecipe(f"the recipe {self.name} names {', '.join(twice)} more than once in its {what}")
         if self.task == "binary" and self.positive is None:
             raise BadRecipe(f"the recipe {self.name} must say which class is the positive one")
 
@@ -82,6 +89,18 @@ def _defaults(build: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(build).parameters.values()}
 
 
+def _completed(recipe: Recipe, chosen: dict[str, Any], file: str) -> dict[str, Any]:
+    "The arguments of build: those chosen, and the defaults of the others"
+    known = _defaults(recipe.build)
+    takes = f"{file}: the pipeline of {recipe.name} takes {', '.join(known) or 'no parameter'}"
+    if unknown := sorted(map(str, chosen.keys() - known.keys())):
+        raise BadRecipe(f"{takes}, not {', '.join(unknown)}")
+    complete = known | chosen
+    if open_ := [name for name, value in complete.items() if value is inspect.Parameter.empty]:
+        raise BadRecipe(f"{takes} and has no default for {', '.join(open_)}; give it one, or a value under pipeline")
+    return complete
+
+
 def read_params(
     recipe: Recipe,  # Whose parameters
     path: Path,  # A params.yaml, which need not exist
@@ -95,15 +114,11 @@ def read_params(
         raise BadRecipe(
             f"{path.name} cannot be read; under {recipe.name}: it takes seed, held_out and pipeline, a mapping"
         ) from None
-    if type(params.seed) is not int or not isinstance(params.held_out, float) or not 0 < params.held_out < 1:
-        raise BadRecipe(f"{path.name}: {recipe.name} needs a whole seed and a held_out between 0 and 1")
-    known = _defaults(recipe.build)
-    if unknown := sorted(chosen.keys() - known.keys()):
-        raise BadRecipe(
-            f"{path.name}: the pipeline of {recipe.name} takes {', '.join(known)}, not {', '.join(unknown)}"
-        )
-    complete = {k: v for k, v in (known | chosen).items() if v is not inspect.Parameter.empty}
-    return Params(params.seed, params.held_out, complete)
+    if type(params.seed) is not int or not 0 <= params.seed < 2**32:
+        raise BadRecipe(f"{path.name}: the seed of {recipe.name} must be a whole number from 0 to 2^32 - 1")
+    if not isinstance(params.held_out, float) or not 0 < params.held_out < 1:
+        raise BadRecipe(f"{path.name}: held_out of {recipe.name} must be a number between 0 and 1, such as 0.2")
+    return Params(params.seed, params.held_out, _completed(recipe, chosen, path.name))
 
 # %% ../nbs/10_recipe.ipynb #c3240a49
 def find_recipe(

@@ -35,6 +35,7 @@ class Model:
 
     recipe: str = _setting("mlserve.examples.census:recipe", "module:name of the recipe")
     folder: Path = _setting(Path("models"), "folder in which the bundles stand, one folder a model")
+    name: str = _setting("", "which of them to serve; not needed where there is only one")
 
 
 @dataclass(frozen=True)
