@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Array', 'LABELS', 'BETTER', 'PRIMARY', 'RESAMPLES', 'BLOCKS', 'LEAST_ROWS', 'LEAST_EACH', 'MOST_SLICES', 'Estimate',
            'Slice', 'Report', 'BadAnswers', 'share', 'roc_auc', 'average_precision', 'bootstrap', 'calibration',
-           'calibration_error', 'measure', 'flat', 'slice_text', 'BadReport', 'as_dict', 'from_dict']
+           'calibration_error', 'measure', 'flat', 'as_text', 'slice_text', 'BadReport', 'as_dict', 'from_dict']
 
 # %% ../nbs/13_evaluate.ipynb #11833d2f
 import json
@@ -608,6 +608,13 @@ _SHOWN = {
 }
 
 
+def as_text(
+    value: float,  # A metric or an error in the target's unit
+) -> str:  # Four digits that count, without powers of ten
+    "A measured number for people"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def _aligned(lines: list[list[str]], text: int) -> str:
     "Columns of equal width, the first `text` and the last to the left, the others to the right"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -627,9 +634,9 @@ def slice_text(
     interval = f"{report.primary} 95%"
 
     def line(column: str, value: str, rows: int, found: Mapping[str, Estimate], note: str) -> list[str]:
-        numbers = [f"{found[name].value:.4g}" if name in found else "-" for name in names]
+        numbers = [as_text(found[name].value) if name in found else "-" for name in names]
         e = found.get(report.primary)
-        between = f"{e.low:.4g} to {e.high:.4g}" if e else "-"
+        between = f"{as_text(e.low)} to {as_text(e.high)}" if e else "-"
         return [column, " ".join(value.split()), f"{rows:,}", *numbers, between, note]
 
     lines = [["column", "value", "rows", *names, interval, "note"]]
