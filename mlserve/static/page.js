@@ -100,7 +100,7 @@ function controlFor(field, shared) {
     return choiceControl(field, shared, [{ value: true, text: "yes" }, { value: false, text: "no" }], false);
   }
   if (field.levels) {
-    const choices = field.levels.map((level) => ({ value: level, text: level.trim() === "" ? `“${level}”` : level }));
+    const choices = field.levels.map((level) => ({ value: level, text: level === "" || level.trim() !== level ? `“${level}”` : level }));
     return choiceControl(field, shared, choices, field.outside !== "refuse");
   }
   const kinds = { integer: numberControl, number: numberControl, date: dateControl };
@@ -214,6 +214,8 @@ function headline(answer) {
   } else {
     parts.push(named("p", className(answer.label), { class: "label" }));
   }
+  const odd = answer.warnings.length;
+  if (odd) parts.push(element("p", { class: "hidden" }, odd === 1 ? "with a warning" : `with ${odd} warnings`));
   return parts;
 }
 

@@ -4,7 +4,7 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -70,18 +70,16 @@ def serving(model):
 
 @pytest.fixture(scope="session")
 def serve():
-    "Serves models until the end, each once"
+    "Serves models until the end, each once; gives the address and what the routes share"
     running = {}
+    with ExitStack() as stack:
 
-    def address(model):
-        if model.name not in running:
-            cm = serving(model)
-            running[model.name] = (*cm.__enter__(), cm)
-        return running[model.name][0]
+        def served(model):
+            if model.name not in running:
+                running[model.name] = stack.enter_context(serving(model))
+            return running[model.name]
 
-    yield address
-    for *_, cm in running.values():
-        cm.__exit__(None, None, None)
+        yield served
 
 
 @pytest.fixture(scope="session")
