@@ -267,12 +267,14 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     units = _units(columns, rows, rng)
     size, batch = len(units), 50
+    apart = np.arange(batch)[:, None] * size  # so that one count serves all resamples of a batch
     sums = np.empty((RESAMPLES, units.shape[1]))
     for start in range(0, RESAMPLES, batch):
-        counts = [np.bincount(rng.integers(0, size, size), minlength=size) for _ in range(batch)]
-        sums[start : start + batch] = np.asarray(counts, dtype=float) @ units
-    drawn = metrics(sums)
-    ends = {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in drawn.items()}
+        drawn = rng.integers(0, size, (batch, size)) + apart
+        counts = np.bincount(drawn.ravel(), minlength=batch * size).reshape(batch, size)
+        sums[start : start + batch] = counts @ units
+    spread = metrics(sums)
+    ends = {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in spread.items()}
     return {name: Estimate(float(value), *ends[name]) for name, value in metrics(units.sum(axis=0)).items()}
 
 

@@ -110,7 +110,7 @@ def _decided(report: Report) -> tuple[float, float, float]:
 
 def _roc(report: Report, figure: Figure) -> None:
     axes = figure.subplots()
-    positive, other = _sides(report)
+    positive, other = _sides(report, 18)
     curve, area = report.curves["roc"][0], report.metrics["roc_auc"]
     axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1, label="guessing: 0.5")
     name = f"model: {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
@@ -465,7 +465,7 @@ def pictures(
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box; the alternative text has the letters
         for file, plot in _wanted(report).items():
-            figure = Figure(figsize=plot.size, layout="constrained")
+            figure = Figure(figsize=plot.size, layout="compressed")
             plot.draw(report, figure)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", metadata={"Software": None})
