@@ -37,6 +37,9 @@ class Model:
 
     bundle: Bundle
     score: Score
+    row: Callable[[Sequence[Any]], tuple[float, ...]] | None = None  # A folded model: values in order to outputs
+    speed: str = ""  # A folded model: compiled or python
+    gives_probabilities: bool = True  # A classifier: are there any?
 
     @property
     def name(self) -> str:
