@@ -22,12 +22,12 @@ from .walk import CannotScore
 
 # %% ../nbs/35_lane.ipynb #f494a7a5
 def _number_schema(field: Field) -> core_schema.CoreSchema:
-    limits = {} if field.outside == "accept" else {"ge": field.low, "le": field.high}
-    given = {k: v for k, v in limits.items() if v is not None}
+    low, high = (None, None) if field.outside == "accept" else (field.low, field.high)
     if field.kind == "number":
-        return core_schema.float_schema(strict=True, allow_inf_nan=False, **given)
-    low, high = max(given.get("ge", -EXACT), -EXACT), min(given.get("le", EXACT), EXACT)
-    return core_schema.int_schema(strict=True, ge=low, le=high)
+        bounds = {"ge": low, "le": high}
+        return core_schema.float_schema(strict=True, allow_inf_nan=False, **bounds)  # type: ignore[arg-type]
+    ends = [-EXACT if low is None else low, EXACT if high is None else high]
+    return core_schema.int_schema(strict=True, ge=max(ends[0], -EXACT), le=min(ends[1], EXACT))  # type: ignore
 
 
 def _schema(field: Field) -> core_schema.CoreSchema | None:
