@@ -19,7 +19,7 @@ from .bundle import Bundle
 from .contract import Contract, Row
 from .errors import FieldError, MlserveError
 from .plan import from_bytes
-from .walk import Scorer, scorer
+from .walk import CannotScore, Scorer, scorer
 
 # %% ../nbs/30_score.ipynb #95d26e78
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,24 @@ def sklearn_engine(
         labels = _labels(pipeline, seen, probabilities, by_argmax)
         return [Scored(float(i), tuple(p)) for i, p in zip(labels, probabilities.tolist(), strict=True)]
 
-    return regress if contract.output.task == "regression" else classify
+    return _naming_rows(regress if contract.output.task == "regression" else classify)
+
+
+def _naming_rows(score: Score) -> Score:
+    "Say which row a pipeline does not take, such as one with a level its encoder was told to refuse"
+
+    def named(rows: Sequence[Row]) -> list[Scored]:
+        try:
+            return score(rows)
+        except (ValueError, TypeError, OverflowError):
+            for number, row in enumerate(rows):
+                try:
+                    score([row])
+                except (ValueError, TypeError, OverflowError):
+                    raise CannotScore(None, number if len(rows) > 1 else None) from None
+            raise
+
+    return named
 
 # %% ../nbs/30_score.ipynb #79f5ec8c
 MOST_ONE_BY_ONE = 16  # Rows for which making columns costs more than it saves
@@ -263,6 +280,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._line: deque[tuple[Score, Sequence[Row], asyncio.Future[list[Scored]]]] = deque()
         self._waiting = 0
+        self._alone = 0  # How many at the head of the line go one by one
         self._busy = False
         self._most_waiting, self._most_together = most_waiting, most_together
 
@@ -284,6 +302,9 @@ class Batcher:
         "The head of the line: as many as go together, all for one model"
         taken = [self._line.popleft()]
         rows = len(taken[0][1])
+        if self._alone:
+            self._alone -= 1
+            return taken
         while self._line and self._line[0][0] is taken[0][0] and rows + len(self._line[0][1]) <= self._most_together:
             rows += len(self._line[0][1])
             taken.append(self._line.popleft())
@@ -304,9 +325,14 @@ class Batcher:
         for _, rows, done in taken:
             self._waiting -= len(rows)
             if not done.done():  # the caller may have gone
-                if (error := result.exception()) is not None:
-                    done.set_exception(error)
-                else:
+                if (error := result.exception()) is None:
                     done.set_result(result.result()[start : start + len(rows)])
+                elif len(taken) == 1:
+                    done.set_exception(error)
             start += len(rows)
+        if result.exception() is not None and len(taken) > 1:
+            # one caller's row must not fail the others: each again, alone
+            self._alone += len(taken)
+            self._line.extendleft(reversed(taken))
+            self._waiting += start
         self._next()
