@@ -62,7 +62,7 @@ def _build_wheel(folder, state):
 
 
 def make_all(work, say):
-    "Environments by name: what the reference needs, mlserve for folded models, mlserve with scikit-learn"
+    "Environments by name: what the reference needs; mlserve, the same without a compiler, and with scikit-learn"
     state = fingerprint()
     say("building the wheel of mlserve")
     wheel = _build_wheel(work / "dist", state)
@@ -70,11 +70,14 @@ def make_all(work, say):
     wanted = {
         "reference": (["fastapi", "uvicorn[standard]", "pandas", "scikit-learn", "skops"], ""),
         "mlserve": ([wheel], state),
+        "mlserve-python": ([wheel], state),
         "mlserve-sklearn": ([f"mlserve[sklearn] @ {wheel.as_uri()}"], state),
     }
     for name, (requirements, of) in wanted.items():
         say(f"environment {name}")
         _make(work / "envs" / name, requirements, same, of)
+    for built in (work / "envs" / "mlserve-python").glob("lib/python*/site-packages/mlserve/_walk.*.so"):
+        built.unlink()  # as where there is no compiler
     return {name: work / "envs" / name for name in wanted}
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from environments import fingerprint
@@ -31,8 +33,22 @@ def train(work, say):
     done = subprocess.run([mlserve, "train"], cwd=project, env=clean_environment(), stdout=subprocess.DEVNULL)
     if done.returncode:
         sys.exit("bench: `mlserve train` failed, see above")
+    unfold(work)
     stamp.write_text(fingerprint())
     return project
+
+
+def unfold(work):
+    "The same model beside it as if it could not be folded, for the engine sklearn"
+    from mlserve.bundle import write_bundle
+
+    shutil.rmtree(work / "project-sklearn", ignore_errors=True)
+    bundle = bundle_of(work / "project")
+    files = {file: bundle.read(file) for file in bundle.manifest.files if file != "plan.bin"}
+    folder = work / "project-sklearn" / "models" / bundle.folder.name
+    folder.parent.mkdir(parents=True)
+    write_bundle(folder, replace(bundle.manifest, engine="sklearn"), files)
+    shutil.copy2(work / "project" / "settings.ini", work / "project-sklearn")
 
 
 def bundle_of(project):

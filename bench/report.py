@@ -187,12 +187,14 @@ def draw(found, file: Path):
         figure = Figure(figsize=(10, 1.2 + 0.42 * len(names)), layout="constrained", facecolor=PAPER, dpi=144)
         left, right = figure.subplots(1, 2, sharey=True)
         speed = [_ratio(found, n, "reference", most) for n in names]
-        title = f"Requests per second with {most} clients, times {REFERENCE}"
+        title = f"Requests/s, × {REFERENCE}, {most} clients"
         _bars(left, names, speed, title, lambda v: f"{_figure(v)}×", colours)
         left.set_xscale("log")
+        left.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
         left.set_xlim(min(speed) / 2, max(speed) * 4)
         memory = [found["servers"][n]["rss_mb"] for n in names]
         _bars(right, names, memory, "Memory under load, MB", _figure, colours)
         right.set_xlim(0, max(memory) * 1.2)
         file.parent.mkdir(parents=True, exist_ok=True)
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.1)
         figure.savefig(file)

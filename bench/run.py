@@ -78,12 +78,21 @@ def launch(server, environment, work, bundle):
     variables["BENCH_PIPELINE"] = str(bundle.folder / "pipeline.skops")
     command = [fill(part, environment, work) for part in server.command]
     variables["PATH"] = f"{Path(command[0]).parent}:{os.environ['PATH']}"
-    folder = work / "project" if server.project else HERE
+    folder = work / server.project if server.project else HERE
     return start(command, folder, variables, work / "logs" / f"{server.name}.log")
 
 
+def has_walk(environment):
+    "Was the compiled walk built into an environment?"
+    code = "import sys, importlib.util as u; sys.exit(u.find_spec('mlserve._walk') is None)"
+    command = [fill("{python}", environment, Path()), "-c", code]
+    return subprocess.run(command, cwd=HERE, env=clean_environment(), capture_output=True).returncode == 0
+
+
 def prepare(server, environment, work, bundle):
-    "Run what must be run once before a server is started"
+    "Look whether the environment is what it should be, and run what must be run once before a server is started"
+    if server.walk is not None and has_walk(environment) != server.walk:
+        raise Failed(f"its environment has {'no' if server.walk else 'a'} compiled walk")
     if server.prepare:
         command = [fill(part, environment, work) for part in server.prepare]
         variables = clean_environment() | {"BENCH_PIPELINE": str(bundle.folder / "pipeline.skops")}
@@ -94,10 +103,10 @@ def prepare(server, environment, work, bundle):
 
 def check(server, running, rows, labels):
     "Every row must be answered, and rightly"
-    told = running.ask("GET", "/model")[1] if server.says else {}
-    for key, wanted in server.says.items():
-        if told.get(key) != wanted:
-            raise Failed(f"GET /model says that its {key} is {told.get(key)!r}, not {wanted!r}")
+    if server.engine:
+        said = running.ask("GET", "/model")[1]["engine"]
+        if said != server.engine:
+            raise Failed(f"GET /model says that the engine is {said}, not {server.engine}")
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     for row, label in zip(rows, labels, strict=True):
         status, answer = running.ask("POST", server.path, as_body(server, row), connection)

@@ -23,11 +23,12 @@ class Server:
     environment: str  # Whose Python runs it: a name of `environments.make_all` or `environments.peers`
     command: tuple[str, ...]  # {bin} and {python} are the environment's, {port} a free one, {work} the work folder
     variables: Mapping[str, str] = field(default_factory=dict)  # Of its environment
-    project: bool = False  # Does it run in the trained project's folder? Else in bench/
+    project: str = ""  # Runs in this folder of the work folder: `model.train` makes them; else in bench/
     path: str = "/predict"
     body: Callable[[Any], Any] = lambda row: row  # The row as this server wants it
     label: Callable[[Any], Any] | None = _label  # None: it predicts nothing
-    says: Mapping[str, Any] = field(default_factory=dict)  # What its GET /model must say
+    engine: str = ""  # What its GET /model must say
+    walk: bool | None = None  # Must its environment have the compiled walk, or must it not?
     prepare: tuple[str, ...] = ()  # A command to run before it is first started
 
 
@@ -35,13 +36,12 @@ def _uvicorn(name, *more):
     return ("{python}", "-m", "uvicorn", f"{name}:app", "--port", "{port}", *more)
 
 
-# How each engine of mlserve is chosen. A row whose engine this mlserve lacks is skipped, and the reason printed:
-# either `mlserve serve` refuses the variable, or GET /model does not say what `says` demands.
-#    name                environment        variables                             GET /model must say
+# How each engine of mlserve is had. A row that is not what it says it is gets skipped, and the reason printed.
+#    name                environment        project            engine     compiled walk
 MLSERVE = (
-    ("mlserve compiled", "mlserve",         {"MLSERVE_SERVE_ENGINE": "compiled"}, {"engine": "compiled"}),
-    ("mlserve Python",   "mlserve",         {"MLSERVE_SERVE_ENGINE": "python"},   {"engine": "python"}),
-    ("mlserve sklearn",  "mlserve-sklearn", {},                                   {"engine": "sklearn"}),
+    ("mlserve compiled", "mlserve",         "project",         "plan",    True),
+    ("mlserve Python",   "mlserve-python",  "project",         "plan",    False),
+    ("mlserve sklearn",  "mlserve-sklearn", "project-sklearn", "sklearn", None),
 )  # fmt: skip
 
 SERVERS = (
@@ -53,11 +53,12 @@ SERVERS = (
             name,
             environment,
             ("{bin}/mlserve", "serve"),
-            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", **variables},
-            project=True,
-            says=says,
+            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1"},
+            project=project,
+            engine=engine,
+            walk=walk,
         )
-        for name, environment, variables, says in MLSERVE
+        for name, environment, project, engine, walk in MLSERVE
     ),
     Server(
         "BentoML",
