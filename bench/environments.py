@@ -4,7 +4,6 @@ import argparse
 import gzip
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -143,5 +142,4 @@ def install_peers(work):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Install the peers that the benchmark compares with.")
     parser.parse_args()
-    os.environ.setdefault("UV_LINK_MODE", "copy")
     install_peers(ROOT / "bench" / "work")
