@@ -126,10 +126,14 @@ def _codes(labels: Array, classes: tuple[Any, ...], whose: str) -> Array:
 
 
 def _numbers(values: Array, whose: str) -> Array:
+    given = np.asarray(values)
+    listed = given.dtype.kind == "O" and all(isinstance(v, (int, float, np.number)) for v in given.ravel())
+    if not listed and given.dtype.kind not in "biuf":  # "30" is text, also if it can be read as a number
+        raise BadAnswers(f"the {whose} must be numbers")
     try:
-        numbers = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise BadAnswers(f"the {whose} must be numbers") from None
+        numbers = given.astype(float)
+    except OverflowError:
+        raise BadAnswers(f"the {whose} hold a number that is too large to measure") from None
     usable = np.abs(numbers) <= 1e100  # so that squares stay finite; false for NaN
     if not usable.all():
         row = int(np.argwhere(~usable)[0, 0])

@@ -441,6 +441,11 @@ NAN, INF = float("nan"), float("inf")
         (number([1.0, 2.0], [INF, 2.0]), "row 0 of the predictions is not a finite number"),
         (number([1.0, 2.0], [1.0, 1e200]), "row 1 of the predictions is not a finite number"),
         (number([1.0, 2.0], ["a", "b"]), "the predictions must be numbers"),
+        (number([1.0, 2.0], ["1", "2"]), "the predictions must be numbers"),
+        (number([1.0, 2.0], [1j, 2j]), "the predictions must be numbers"),
+        ((Output("regression", "y"), np.array([1, "2"], object), np.zeros(2), None), "the truth must be numbers"),
+        ((Output("regression", "y"), np.array([1, None], object), np.zeros(2), None), "the truth must be numbers"),
+        ((Output("regression", "y"), np.array([1, 10**400]), np.zeros(2), None), "the truth hold a number that is too"),
         (number([1.0, 2.0], [1.0]), "send one each a row"),
     ],
 )
