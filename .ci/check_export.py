@@ -48,7 +48,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder)
         copy(copied)
-        for command in (["nbdev-clean"], ["ruff", "format", "-q", "nbs"], ["nbdev-export"], ["python", "docs/nbdoc.py"]):
+        for command in (
+            ["nbdev-clean"],
+            ["ruff", "format", "-q", "nbs"],
+            ["nbdev-export"],
+            ["python", "docs/nbdoc.py"],
+        ):
             subprocess.run([BIN / command[0], *command[1:]], cwd=copied, check=True, stdout=subprocess.DEVNULL)
         stale = [f"{p} is not what `make export` would make of it" for p in differing(copied)]
     stale += [f"{p} has no notebook any more; delete it" for p in orphans(ROOT)]

@@ -17,7 +17,7 @@ _PUBLIC = {
     "load_settings": "settings",
     "read_bundle": "bundle",
 }
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:  # one of __all__; its module is imported only now

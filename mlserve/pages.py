@@ -81,6 +81,7 @@ def send(
         "cache-control": "public, max-age=31536000, immutable" if lasting else "no-cache",
         "vary": "Accept, Accept-Encoding",
         "x-content-type-options": "nosniff",
+        "referrer-policy": "same-origin",
         **(headers or {}),
     }
     if made.tag in re.findall(r'"([^"]*)"', request.headers.get("if-none-match", "")):

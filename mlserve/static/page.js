@@ -45,9 +45,12 @@ function textControl(field, shared) {
   return { nodes: [input], json: () => (input.value === "" ? undefined : JSON.stringify(input.value)) };
 }
 
+// A day is midnight where times are asked for; both are the same to the service
+const asInput = (type, value) => (type === "datetime-local" && value.length === 10 ? `${value}T00:00` : value);
+
 function holds(type, value) {
   const input = element("input", { type, step: "any" });
-  input.value = value; // what the browser cannot show as this type, it drops
+  input.value = asInput(type, value); // what the browser cannot show as this type, it drops
   return input.value !== "";
 }
 
@@ -55,7 +58,8 @@ function dateControl(field, shared) {
   const known = [field.example, field.low, field.high].filter((value) => value !== null);
   const type = ["date", "datetime-local"].find((each) => known.every((value) => holds(each, value)));
   if (!type) return textControl(field, shared);
-  const input = element("input", { ...shared, type, step: "any", value: field.example ?? undefined });
+  const value = field.example === null ? undefined : asInput(type, field.example);
+  const input = element("input", { ...shared, type, step: "any", value });
   const json = () => {
     if (input.validity.badInput) return '""'; // half a date
     return input.value === "" ? undefined : JSON.stringify(input.value);
@@ -96,7 +100,7 @@ function controlFor(field, shared) {
     return choiceControl(field, shared, [{ value: true, text: "yes" }, { value: false, text: "no" }], false);
   }
   if (field.levels) {
-    const choices = field.levels.map((level) => ({ value: level, text: level.trim() === "" ? `“${level}”` : level }));
+    const choices = field.levels.map((level) => ({ value: level, text: level === "" || level.trim() !== level ? `“${level}”` : level }));
     return choiceControl(field, shared, choices, field.outside !== "refuse");
   }
   const kinds = { integer: numberControl, number: numberControl, date: dateControl };
@@ -210,6 +214,8 @@ function headline(answer) {
   } else {
     parts.push(named("p", className(answer.label), { class: "label" }));
   }
+  const odd = answer.warnings.length;
+  if (odd) parts.push(element("p", { class: "hidden" }, odd === 1 ? "with a warning" : `with ${odd} warnings`));
   return parts;
 }
 

@@ -4,7 +4,7 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -27,10 +27,10 @@ class Quiet:
 
     draining = False
 
-    def observe(self, route, method, status, seconds):
+    def observe(self, route, status, seconds, method="POST", rows=0):
         pass
 
-    def rows(self, count):
+    def model(self, name, version, engine, code):
         pass
 
     def text(self):
@@ -70,18 +70,16 @@ def serving(model):
 
 @pytest.fixture(scope="session")
 def serve():
-    "Serves models until the end, each once"
+    "Serves models until the end, each once; gives the address and what the routes share"
     running = {}
+    with ExitStack() as stack:
 
-    def address(model):
-        if model.name not in running:
-            cm = serving(model)
-            running[model.name] = (*cm.__enter__(), cm)
-        return running[model.name][0]
+        def served(model):
+            if model.name not in running:
+                running[model.name] = stack.enter_context(serving(model))
+            return running[model.name]
 
-    yield address
-    for *_, cm in running.values():
-        cm.__exit__(None, None, None)
+        yield served
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +90,9 @@ def chromium():
         pytest.skip("there is no chromium on the path")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+        context.set_default_timeout(10_000)
+        yield context
         browser.close()
 
 
@@ -112,15 +112,13 @@ def heard():
 
 @pytest.fixture
 def page(chromium, heard):
-    "A new page in a new profile; at the end nothing foreign was asked for, and nothing was complained about"
-    context = chromium.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
-    context.set_default_timeout(5000)
-    page = context.new_page()
+    "A new page; at the end nothing foreign was asked for, and nothing was complained about"
+    page = chromium.new_page()
     page.on("request", lambda request: heard.requests.append(request.url))
     page.on("console", lambda message: message.type in ("error", "warning") and heard.complaints.append(message.text))
     page.on("pageerror", lambda error: heard.complaints.append(str(error)))
     yield page
     origin = "/".join(page.url.split("/")[:3])
-    context.close()
+    page.close()
     assert heard.requests and [u for u in heard.requests if not u.startswith((f"{origin}/", "data:", "blob:"))] == []
     assert [c for c in heard.complaints if not any(word in c for word in heard.expected)] == []
