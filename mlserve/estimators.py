@@ -41,7 +41,7 @@ def _argmax(build: Builder, slots: Sequence[int]) -> int:
 
 
 def above(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     slot: int,  # Of a score
     knot: float,  # The largest score that still means no
     yes: int = 1,  # Number of the class if it is above
@@ -548,7 +548,7 @@ ESTIMATORS: dict[str, Estimate] = {
 
 
 def estimate(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     step: Any,  # A fitted estimator, or a pipeline that ends in one
     features: Features,  # What goes in
     sparse: bool = False,  # Is it a sparse matrix?

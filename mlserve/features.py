@@ -240,7 +240,7 @@ LARGEST = {"f8": 1.7976931348623157e308, "f4": math.nextafter(3.4028235677973366
 
 
 def numeric(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     feature: Feature,  # Possibly a raw field
 ) -> Feature:  # A feature with numbers in it
     "Booleans become 0 and 1 where a step wants numbers; text is refused"
@@ -252,7 +252,7 @@ def numeric(
 
 
 def then(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     feature: Feature,  # So far
     name: str,  # Of an elementwise op
     *numbers: float,  # Its constants
@@ -268,7 +268,7 @@ def then(
 
 
 def guard(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     feature: Feature,  # What a step checks
     limit: float | None = LARGEST["f8"],  # Largest size it takes; None: infinity too
     missing: bool = True,  # Does it take NaN?
@@ -316,7 +316,7 @@ def _inside(at: Callable[[Any], Any], low: float, high: float, size: float) -> f
 
 # %% ../nbs/07_features.ipynb #ba4d29a2
 def stepwise(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     feature: Feature,  # A number, or already a table
     knots: Sequence[float],  # Rising; a number that equals a knot counts as below it
     values: Callable[[int], float],  # Which interval -> value; interval len(knots) + 1 is missing
@@ -344,7 +344,7 @@ def _start(build: Builder, feature: Feature) -> int:
 
 
 def knots_behind(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     feature: Feature,  # A chain
     knots: Sequence[float],  # Cuts of what comes out of it
     single: bool = False,  # Is it cast to float32 before it is compared?
@@ -498,7 +498,7 @@ def _grow(nodes: Nodes, count: int) -> int:
 
 
 def forest(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     trees: Sequence[Tree],  # All with as many values at a leaf
     features: Sequence[Feature],  # What they ask about
     single: bool,  # Do they see float32, as all but histogram boosting do?

@@ -201,12 +201,12 @@ def _tries(field: Field, given: Input, cuts: Sequence[float]) -> list[Any]:
 
 
 def trial_rows(
-    plan: Plan,
-    contract: Contract,
+    plan: Plan,  # Made by `fold`
+    contract: Contract,  # What a row may hold
     base: Sequence[Row],  # Ordinary rows, in which one field at a time is changed
     most: int = 20_000,  # How many to try at most
     seed: int = 0,  # Of the sample
-) -> list[Row]:
+) -> list[Row]:  # One odd value in each
     "Ordinary rows with one odd value each: beside every cut, unseen, missing, extreme"
     rng, cuts, rows = np.random.default_rng(seed), cuts_of(plan), []
     used = [i for i, f in enumerate(plan.inputs) if f.role != "unused"]

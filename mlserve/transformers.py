@@ -21,8 +21,8 @@ Fold = Callable[[Builder, Any, Features, bool], tuple[Features, bool]]
 
 
 def checked(
-    build: Builder,
-    features: Features,
+    build: Builder,  # Collects the steps of the plan
+    features: Features,  # What the step gets
     missing: bool = True,  # Does the step take NaN?
     limit: float | None = LARGEST["f8"],  # Largest size it takes
 ) -> Features:  # With numbers in them
@@ -126,7 +126,7 @@ FUNCTIONS |= {"expit": "expit"}
 
 
 def function_of(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     function: Any,  # What a FunctionTransformer holds
 ) -> str | None:  # Name of the op; None: nothing is done
     "The op that does what `function` does"
@@ -382,7 +382,7 @@ def _pieces(spline: Any, j: int, step: Any) -> list[float]:
 
 # %% ../nbs/08_transformers.ipynb #cdebe2d8
 def linear(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     features: Features,  # Checked
     weights: Any,  # A row for each sum
     biases: Sequence[float],  # One for each sum
@@ -482,7 +482,7 @@ def known_class(
 
 
 def transform(
-    build: Builder,
+    build: Builder,  # Collects the steps of the plan
     step: Any,  # A fitted transformer, or passthrough
     features: Features,  # What goes in
     sparse: bool = False,  # Is it a sparse matrix?
