@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -222,6 +223,7 @@ def machine():
 def main():
     given = arguments()
     check_tools()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then too
     progress = Progress()
     into = given.into.resolve() if given.into else HERE
     work = into / "work"
