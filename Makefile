@@ -3,6 +3,8 @@
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := $(CURDIR)/.venv/bin
+# modules are compiled once, not by every process anew
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help

@@ -16,16 +16,18 @@ from datetime import UTC, date, datetime
 from functools import partial
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 from numpy.typing import NDArray
 
 from .contract import Contract, Field, Output, Row, amend, infer_field, iso
 from .errors import MlserveError
 from .recipe import Recipe, Slice
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
 # %% ../nbs/11_data.ipynb #f6453e7d
 class BadData(MlserveError):
@@ -152,7 +154,9 @@ def held_out(
 _PANDERA: dict[str, Any] = {"number": float, "boolean": bool, "date": "datetime64[us]"}
 
 
-def _checks(field: Field) -> list[pa.Check]:
+def _checks(field: Field) -> "list[pa.Check]":
+    import pandera.pandas as pa  # only needed to train, not to serve
+
     options: dict[str, Any] = {"raise_warning": field.outside == "warn", "ignore_na": True}
     if field.outside == "accept":
         return []
@@ -169,8 +173,10 @@ def _checks(field: Field) -> list[pa.Check]:
 
 def pandera_schema(
     fields: Sequence[Field],  # Of a contract
-) -> pa.DataFrameSchema:  # The same rules for frames
+) -> "pa.DataFrameSchema":  # The same rules for frames
     "The contract for pandera"
+    import pandera.pandas as pa
+
     columns = {}
     for f in fields:
         dtype = _PANDERA.get(f.kind, object)
@@ -193,7 +199,7 @@ class Finding:
     values: tuple[Any, ...]  # What stands there
 
 
-def _findings(error: pa.errors.SchemaErrors) -> tuple[Finding, ...]:
+def _findings(error: "pa.errors.SchemaErrors") -> tuple[Finding, ...]:
     cases = error.failure_cases
     gaps = set(cases.loc[cases["check"] == "not_nullable", "column"])
     made = []
@@ -212,6 +218,8 @@ def check_frame(
     rows: pd.DataFrame,  # The frame to check, as `frame` makes it
 ) -> tuple[Finding, ...]:  # Empty when all is well
     "Check a frame against the contract, every rule on every column"
+    import pandera.pandas as pa
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.errors.SchemaWarning)
         try:
