@@ -9,6 +9,7 @@ __all__ = ['Array', 'LABELS', 'BETTER', 'PRIMARY', 'RESAMPLES', 'BLOCKS', 'LEAST
 
 # %% ../nbs/13_evaluate.ipynb #11833d2f
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
@@ -440,6 +441,15 @@ def _name(value: object) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
+def _place(value: object) -> tuple[int, float, bool, str]:
+    "Where a value stands: numbers in their order, then text, by the number it begins with if it does"
+    if isinstance(value, int | float):
+        return 0, value, False, ""
+    text = str(value)
+    begins = re.match(r"(below )?(-?\d+(?:\.\d+)?)", text)
+    return (1, float(begins[2]), not begins[1], text) if begins else (1, np.inf, True, text)
+
+
 def _groups(column: str, labels: Array, rows: int) -> Iterator[tuple[str, Array]]:
     "Each value of a column, numbers in their order, then text, then missing, with the rows that have it"
     if np.shape(labels) != (rows,):
@@ -448,8 +458,7 @@ def _groups(column: str, labels: Array, rows: int) -> Iterator[tuple[str, Array]
     values = found.tolist()
     if len(values) > MOST_SLICES:
         raise BadAnswers(f"{column} has {len(values)} values, too many for slices; cut it into bands first")
-    numeric = [isinstance(v, (int, float)) for v in values]
-    order = sorted(range(len(values)), key=lambda k: (0, values[k], "") if numeric[k] else (1, 0, str(values[k])))
+    order = sorted(range(len(values)), key=lambda k: _place(values[k]))
     yield from ((_name(values[k]), np.flatnonzero(codes == k)) for k in order)
     if (codes < 0).any():
         yield "(missing)", np.flatnonzero(codes < 0)
