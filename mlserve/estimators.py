@@ -81,18 +81,10 @@ def _single_output(build: Builder, step: Any) -> None:
         raise build.cannot("it answers several things at once")
 
 
-def _in_trees(build: Builder, step: Any, features: Features) -> Features:
+def _in_trees(build: Builder, step: Any, features: Features, sparse: bool) -> Features:
     first = step.estimators_[0] if hasattr(step, "estimators_") else step
-    missing = (
-        bool(getattr(first, "_support_missing_values", lambda X: False)(None)) if hasattr(first, "tree_") else False
-    )
-    return checked(build, features, missing=missing and _took_missing(step), limit=LARGEST["f4"])
-
-
-def _took_missing(step: Any) -> bool:
-    from sklearn.utils import get_tags
-
-    return bool(get_tags(step).input_tags.allow_nan)
+    missing = not sparse and bool(first._support_missing_values(None))
+    return checked(build, features, missing=missing, limit=LARGEST["f4"])
 
 
 def _forest(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
@@ -100,7 +92,7 @@ def _forest(build: Builder, step: Any, features: Features, sparse: bool) -> Scor
     members = list(step.estimators_) if hasattr(step, "estimators_") else [step]
     trees = [_tree(m.tree_, _leaves(m.tree_)) for m in members]
     width = len(trees[0].values[0])
-    sums = forest(build, trees, _in_trees(build, step, features), True, [0.0] * width)
+    sums = forest(build, trees, _in_trees(build, step, features, sparse), True, [0.0] * width)
     if len(members) > 1 or hasattr(step, "estimators_"):
         sums = [build.add("div", (s,), [len(members)])[0] for s in sums]
     if not hasattr(step, "classes_"):
@@ -206,7 +198,7 @@ def _ada(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
             known = labels_of(member)
             leaves = [_votes(classes, known[max(range(len(p)), key=p.__getitem__)], w) for p in _leaves(member.tree_)]
             trees.append(_tree(member.tree_, leaves))
-        seen = checked(build, features, missing=_took_missing(step.estimators_[0]), limit=LARGEST["f4"])
+        seen = checked(build, features, missing=False, limit=LARGEST["f4"])
         sums = forest(build, trees, seen, True, [0.0] * count)
     else:
         sums = _ada_votes(build, step, features, sparse, classes, weights)

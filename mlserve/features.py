@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'LARGEST', 'Goes', 'Question', 'Asked', 'CannotFold', 'Feature', 'vectorised', 'value_of', 'ranks', 'doubles',
-           'last_true', 'direction', 'Guard', 'MoreLevels', 'Builder', 'numeric', 'then', 'guard', 'stepwise',
+           'last_true', 'direction', 'Guard', 'MoreLevels', 'Builder', 'usable', 'numeric', 'then', 'guard', 'stepwise',
            'knots_behind', 'Tree', 'Questions', 'forest']
 
 # %% ../nbs/07_features.ipynb #42f67508
@@ -239,11 +239,22 @@ class Builder:
 LARGEST = {"f8": 1.7976931348623157e308, "f4": math.nextafter(3.4028235677973366e38, 0.0)}
 
 
+def usable(
+    build: Builder,  # Collects the steps of the plan
+    feature: Feature,  # That a step is about to use
+) -> None:
+    "Refuse a field that has no place in a plan, which is a date"
+    if feature.slot < len(build.inputs) and build.inputs[feature.slot].role == "unused":
+        raise build.cannot(f"it uses {build.inputs[feature.slot].name}, and no plan reads dates")
+
+
 def numeric(
     build: Builder,  # Collects the steps of the plan
     feature: Feature,  # Possibly a raw field
 ) -> Feature:  # A feature with numbers in it
     "Booleans become 0 and 1 where a step wants numbers; text is refused"
+    if feature.raw:
+        usable(build, feature)
     if feature.table is not None:
         if any(isinstance(x, str) for x in feature.table):
             raise build.cannot(f"it gets text as it is, from {build.inputs[feature.slot].name}")

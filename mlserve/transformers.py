@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .features import LARGEST, Builder, Feature, Guard, guard, numeric, stepwise, then
+from .features import LARGEST, Builder, Feature, Guard, guard, numeric, stepwise, then, usable
 
 # %% ../nbs/08_transformers.ipynb #072531f2
 Features = list[Feature]
@@ -494,6 +494,9 @@ def transform(
     outer, build.step = build.step, type(step).__name__
     if fold is None:
         raise build.cannot("no plan knows what it does")
+    if fold not in (_columns, _union, _pipeline):  # these only hand columns on
+        for f in features:
+            usable(build, f)
     result = fold(build, step, features, sparse)
     build.step = outer
     return result
