@@ -154,7 +154,7 @@ def _histogram_tree(nodes: Any, bitsets: Any, known: Any, places: Any) -> Tree:
     values: list[tuple[float, ...]] = [(v,) for v in nodes["value"].tolist()]
     return Tree(lefts, nodes["right"].tolist(), features, thresholds, missing, values, among)
 
-
+# %% ../nbs/09_estimators.ipynb #5f7e9ef9
 def _histogram(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     if step._preprocessor is not None:
         features, _ = transform(build, step._preprocessor, features)
@@ -223,7 +223,7 @@ def _ada_votes(
             column += build.add("table", (inner.label,), [v[k] for v in votes])
     return [build.add("plus", column)[0] for column in columns]
 
-
+# %% ../nbs/09_estimators.ipynb #c5293d78
 def _bagging(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     parts = []
     for member, chosen in zip(step.estimators_, step.estimators_features_, strict=True):
@@ -310,7 +310,7 @@ def _counting(build: Builder, step: Any, features: Features, sparse: bool) -> Sc
     scores = linear(build, features, weights, biases.tolist())
     return Scores(label=_argmax(build, scores), classes=labels_of(step), proba=_softmax(build, scores))
 
-
+# %% ../nbs/09_estimators.ipynb #d359465f
 def _network(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     bends = {"identity": None, "logistic": "expit", "tanh": "tanh", "relu": "relu"}
     layer = checked(build, features, missing=False)
@@ -431,7 +431,7 @@ def _calibrated(build: Builder, step: Any, features: Features, sparse: bool) -> 
     proba = tuple(_average(build, [p[k] for p in parts]) for k in range(len(parts[0])))
     return Scores(label=_argmax(build, proba), classes=labels_of(step), proba=proba)
 
-
+# %% ../nbs/09_estimators.ipynb #cb081ad6
 def _threshold(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     inner = estimate(build, step.estimator_, features, sparse)
     classes = labels_of(step)
@@ -538,7 +538,7 @@ ESTIMATORS: dict[str, Estimate] = {
     "Pipeline": _pipeline,
 }
 
-
+# %% ../nbs/09_estimators.ipynb #e2fc3699
 def estimate(
     build: Builder,  # Collects the steps of the plan
     step: Any,  # A fitted estimator, or a pipeline that ends in one

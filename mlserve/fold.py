@@ -156,7 +156,7 @@ def _around(cut: float) -> list[float]:
         found.append(cut + math.copysign(abs(cut) * 1e-15 * 37, direction))
     return found
 
-
+# %% ../nbs/14_fold.ipynb #5d4873d8
 ODD: tuple[float, ...] = (
     0.0,
     -0.0,
@@ -188,7 +188,7 @@ def _tries(field: Field, given: Input, cuts: Sequence[float]) -> list[Any]:
         return tries + _integers([*near, *(c + d for c in cuts for d in (-1, 1)), -(2**53), 2**53, 0, 1, -1])
     return tries + near + list(ODD)
 
-
+# %% ../nbs/14_fold.ipynb #bec8d584
 def trial_rows(
     plan: Plan,  # Made by `fold`
     contract: Contract,  # What a row may hold
@@ -245,7 +245,7 @@ def _refuses(pipeline: Any, plan: Plan, frame: pd.DataFrame) -> bool:
         return True
     return False
 
-
+# %% ../nbs/14_fold.ipynb #9b3f06eb
 def _first_refused(pipeline: Any, plan: Plan, frame: pd.DataFrame) -> int:
     # by halves, the first row that scikit-learn does not take
     low, high = 0, len(frame)
@@ -277,7 +277,7 @@ def _alone(pipeline: Any) -> Any:
     jobs = {k: 1 for k in pipeline.get_params() if k.split("__")[-1] == "n_jobs"}
     return pipeline.set_params(**jobs)
 
-
+# %% ../nbs/14_fold.ipynb #71e1ec39
 def prove(
     plan: Plan,  # Made by `fold`
     pipeline: Any,  # from this
