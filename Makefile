@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check lint types lessons tests outputs export lab docs hooks lock chromium clean
+.PHONY: help setup serve test check lint types lessons tests outputs export lab docs bench bench-peers hooks lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,6 +67,12 @@ lab: setup ## Open the notebooks in JupyterLab
 docs: setup ## Build the site into docs/_build/html
 	sphinx-build -q -W --keep-going docs docs/_build/html
 
+bench: setup ## Measure how fast it serves, beside others (needs wrk; a minute with ARGS=--quick)
+	python bench/run.py $(ARGS)
+
+bench-peers: setup # BentoML, LitServe and MLflow, each in an environment of its own, for the next `make bench`
+	python bench/environments.py
+
 hooks: setup ## Format and export on each commit, and show notebooks as text in git diff
 	pre-commit install
 	nbdev-install-hooks
@@ -75,4 +81,4 @@ lock: setup ## Pin the newest tools and libraries for development and CI
 	uv pip compile -q --universal --upgrade --python-version 3.11 --generate-hashes --extra dev -o .ci/lock.txt setup.py
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv build dist reports models docs/_build docs/guide .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist reports models docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,5 @@
 "The service for `uvicorn main:app`."
 
-from mlserve.serve import application
+from mlserve.service import asgi
 
-app = application()
+app = asgi()

@@ -58,9 +58,10 @@ class Manifest:
 
     name: str  # Of the model
     version: str  # SemVer
-    engine: str  # What scores it: sklearn
+    engine: str  # What scores it: plan, or sklearn where folding could not be proven
     lineage: Lineage
     metrics: Mapping[str, float]  # On the held-out rows
+    proof: Mapping[str, Any] = field(default_factory=dict)  # What came of proving the plan
     trusted: tuple[str, ...] = ()  # Names from the user's own code that the pipeline may load
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # Path -> size, SHA-256
     format: int = FORMAT

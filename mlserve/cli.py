@@ -191,12 +191,12 @@ def serve(
     "Serve the model over HTTP, with its page."
     import os
 
-    from mlserve.serve import run
+    from mlserve.service import serve as serve_
 
     given = {"HOST": host, "PORT": port, "WORKERS": workers}
     # workers are processes of their own and read their settings from the environment too
     os.environ.update({f"MLSERVE_SERVE_{name}": str(value) for name, value in given.items() if value is not None})
-    raise typer.Exit(run(load_settings()))
+    raise typer.Exit(serve_(load_settings()))
 
 # %% ../nbs/45_cli.ipynb #afc68a9c
 data = typer.Typer(help="The data that ships, and a stream of it.", no_args_is_help=True)

@@ -126,10 +126,14 @@ def _codes(labels: Array, classes: tuple[Any, ...], whose: str) -> Array:
 
 
 def _numbers(values: Array, whose: str) -> Array:
+    given = np.asarray(values)
+    listed = given.dtype.kind == "O" and all(isinstance(v, (int, float, np.number)) for v in given.ravel())
+    if not listed and given.dtype.kind not in "biuf":  # "30" is text, also if it can be read as a number
+        raise BadAnswers(f"the {whose} must be numbers")
     try:
-        numbers = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise BadAnswers(f"the {whose} must be numbers") from None
+        numbers = given.astype(float)
+    except OverflowError:
+        raise BadAnswers(f"the {whose} hold a number that is too large to measure") from None
     usable = np.abs(numbers) <= 1e100  # so that squares stay finite; false for NaN
     if not usable.all():
         row = int(np.argwhere(~usable)[0, 0])
@@ -274,7 +278,7 @@ def bootstrap(
         counts = np.bincount(drawn.ravel(), minlength=batch * size).reshape(batch, size)
         sums[start : start + batch] = counts @ units
     spread = metrics(sums)
-    ends = {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in spread.items()}
+    ends = {name: np.nanquantile(values, (0.025, 0.975)).tolist() for name, values in spread.items()}
     return {name: Estimate(float(value), *ends[name]) for name, value in metrics(units.sum(axis=0)).items()}
 
 
@@ -414,9 +418,9 @@ def _regression(output: Output, answers: _Answers, least: int, seed: int) -> dic
     def metrics(sums: Array) -> dict[str, Array]:
         rows, absolute, squared, first, second = np.moveaxis(sums, -1, 0)
         found = {"mae": absolute / rows, "rmse": np.sqrt(squared / rows)}
-        # a resample may hold the same value throughout; its R² is as bad as can be
-        spread = np.maximum(second - first**2 / rows, np.finfo(float).tiny)
-        return found | {"r2": 1 - squared / spread} if varies else found
+        spread = second - first**2 / rows
+        same = spread <= 1e-12 * second.max()  # a resample may hold one value throughout, and has no R² then
+        return found | {"r2": 1 - squared / np.where(same, np.nan, spread)} if varies else found
 
     columns = [np.ones(len(errors)), np.abs(errors), errors**2, around, around**2]
     found = bootstrap(columns, len(errors), metrics, seed)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CLASSES', 'FUNCTIONS', 'LOSSES', 'Node', 'Members', 'LEAVES', 'SPREAD', 'LARGEST', 'LARGEST_SCHEMA', 'MEMBER',
            'PICKLES', 'BOOLS', 'DEEPEST', 'MOST_NODES', 'PROTOCOL', 'KEYS', 'FORESTS', 'CHECKS', 'RefusedModel',
-           'DamagedModel', 'UntrustedModel', 'MissingCode', 'OtherVersion', 'UnstorablePipeline', 'allowed',
-           'check_versions', 'load_pipeline', 'untrusted_names', 'dump_pipeline']
+           'DamagedModel', 'UntrustedModel', 'MissingCode', 'OpensFiles', 'OtherVersion', 'UnstorablePipeline',
+           'allowed', 'check_versions', 'load_pipeline', 'untrusted_names', 'dump_pipeline']
 
 # %% ../nbs/18_persist.ipynb #d3f16e42
 import io
@@ -27,7 +27,7 @@ import numpy as np
 import scipy.special
 import sklearn
 import skops.io
-from scipy.sparse import load_npz
+from scipy.sparse import load_npz, save_npz
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils import all_estimators
@@ -36,8 +36,8 @@ from .errors import MlserveError
 
 # %% ../nbs/18_persist.ipynb #f6ce647f
 def _short(text: object, most: int = 80) -> str:
-    "`text` in ASCII and not longer than a person wants to read"
-    plain = str(text)[: most + 1].encode("ascii", "backslashreplace").decode()
+    "`text` in printable ASCII and not longer than a person wants to read"
+    plain = ascii(str(text)[: most + 1])[1:-1]
     return plain if len(plain) <= most else plain[:most] + "..."
 
 
@@ -79,6 +79,16 @@ class MissingCode(RefusedModel):
         )
 
 
+class OpensFiles(RefusedModel):
+    "A text vectoriser that would read the files that a request names"
+
+    def __init__(self, vectoriser: str) -> None:
+        self.vectoriser = vectoriser
+        super().__init__(
+            f"the {_short(vectoriser)} of the model opens files that requests name; set input='content' and train"
+        )
+
+
 class OtherVersion(RefusedModel):
     "A model of another scikit-learn"
 
@@ -97,7 +107,7 @@ class UnstorablePipeline(MlserveError):
 
 # %% ../nbs/18_persist.ipynb #29823600
 CLASSES = {
-    "scipy.interpolate._bsplines": "BSpline",
+    "scipy.interpolate._bsplines": "BSpline _BSpline",  # the second since scipy 1.18
     "sklearn._loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
     "sklearn._loss.loss": "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss"
     " HalfPoissonLoss HalfSquaredError HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss",
@@ -123,7 +133,7 @@ CLASSES = {
 }
 FUNCTIONS = {
     "numpy": "around clip mean nan_to_num round",
-    "scipy._lib.array_api_compat.numpy._aliases": "asarray",  # a BSpline keeps it
+    "scipy._lib.array_api_compat.numpy._aliases": "asarray",  # in a BSpline until scipy 1.17
     "sklearn.feature_selection._mutual_info": "mutual_info_classif mutual_info_regression",
     "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression r_regression",
     "sklearn.utils.validation": "check_array",  # HistGradientBoosting keeps it
@@ -303,16 +313,16 @@ def _plain_keys(node: Node, members: Members) -> None:
 def _plain_name(node: Node, members: Members) -> None:
     "Give a ufunc its official home, and a mapped array the class it has in memory"
     if node["__loader__"] == "FunctionNode":
-        found: Any = getattr(import_module(node["__module__"]), node["__class__"], None)
+        found = getattr(import_module(node["__module__"]), node["__class__"], None)
         for module in (scipy.special, np):
-            if isinstance(found, np.ufunc) and getattr(module, found.__name__, None) is found:
-                node |= {"__module__": module.__name__, "__class__": found.__name__}
+            if isinstance(found, np.ufunc) and getattr(module, node["__class__"], None) is found:
+                node["__module__"] = module.__name__
     elif _name(node) == "numpy.memmap":
         node["__class__"] = "ndarray"
 
 
 def _plain_caches(node: Node, members: Members) -> None:
-    "Forget what answering leaves behind: how often a nearest-neighbour tree was asked, where a list of words was in memory"
+    "Forget what answering leaves behind: the queries a nearest-neighbour tree has seen, the address of a list of words"
     if _name(node) in ("sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree"):
         for counter in (7, 8, 9, 10):  # trims, leaves, splits and calls in the state
             node["content"]["content"][counter]["content"] = "0"
@@ -324,8 +334,8 @@ def _plain_caches(node: Node, members: Members) -> None:
 def _plain_member(name: str, content: bytes) -> bytes:
     "A member without what means nothing"
     if name.endswith(".npz"):
-        with ZipFile(io.BytesIO(content)) as file:
-            return _pack({inner: file.read(inner) for inner in file.namelist()}, ZIP_STORED)
+        save_npz(buffer := io.BytesIO(), load_npz(io.BytesIO(content)), compressed=False)
+        return buffer.getvalue()
     array: Any = np.load(io.BytesIO(content), allow_pickle=False) if name.endswith(".npy") else np.empty(0)
     if array.dtype.names is None:
         return content
@@ -392,7 +402,7 @@ def _as_bytes(schema: Node) -> bytes:
 # %% ../nbs/18_persist.ipynb #271c91d4
 def _sound(is_so: object) -> None:
     if not is_so:
-        raise DamagedModel("a tree or an array in it is not sound")
+        raise DamagedModel("its content is not sound")
 
 
 def _array(node: Node, members: Members) -> Any:
@@ -468,19 +478,19 @@ CHECKS: dict[str, Callable[[Node, Members, int], None]] = {
 
 def _check_mapping(node: Node) -> None:
     kinds = node["key_types"]
-    names = {_name(kind) for kind in kinds["content"] if kind["__loader__"] == "TypeNode"}
     _sound(kinds["__loader__"] == "ListNode" and len(kinds["content"]) == len(node["content"]))
-    if strange := names - KEYS - _scalars(np.number, np.bool, np.str_):
-        raise UntrustedModel(tuple(sorted(strange)), ever=False)
-    _sound(all(kind["__loader__"] == "TypeNode" for kind in kinds["content"]))
+    makers = KEYS | _scalars(np.number, np.bool, np.str_)
+    strange = {
+        _name(kind) for kind in kinds["content"] if kind["__loader__"] != "TypeNode" or _name(kind) not in makers
+    }
+    if strange:
+        raise UntrustedModel(tuple(f"{name} as the type of a key" for name in sorted(strange)), ever=False)
 
 
 def _check_estimator(node: Node, owner: Node | None) -> None:
     held = _attributes(node)
     if "input" in held and _name(node).startswith("sklearn.feature_extraction.") and _value(held["input"]) != "content":
-        raise UntrustedModel(
-            (f"{_name(node)}(input={_short(_value(held['input']))!r}), which opens files",), ever=False
-        )
+        raise OpensFiles(node["__class__"])
     if "tree_" in held and owner and _name(owner).startswith(FORESTS):
         _sound(held["n_features_in_"] == _attributes(owner)["n_features_in_"])
 
@@ -579,6 +589,8 @@ def _reading() -> Iterator[None]:
         yield
     except MlserveError:
         raise
+    except ModuleNotFoundError as error:
+        raise MissingCode(str(error.name)) from error
     except Exception as error:
         raise DamagedModel(f"reading it fails with {type(error).__name__}") from error
 
@@ -606,6 +618,7 @@ def load_pipeline(
         for name in sorted(found.needed):
             _find(name)
         packed = _pack({"schema.json": _as_bytes(schema)} | found.members, ZIP_STORED)
+        found.members.clear()  # memory is short where models are served
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InconsistentVersionWarning)  # of bug fix releases
             pipeline = skops.io.loads(packed, trusted=sorted(found.names))

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib.style
 import numpy as np
+import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
@@ -37,8 +38,6 @@ _STYLE: dict[str, Any] = {
     "figure.constrained_layout.w_pad": 0.1,
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
-    "savefig.dpi": 144,
-    "savefig.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -457,6 +456,15 @@ def alt_texts(
     return {file: plot.alt(report) for file, plot in _wanted(report).items()}
 
 # %% ../nbs/16_plots.ipynb #0aefd604
+def _png(figure: Figure) -> bytes:
+    "With 128 colours, at a third of the size; lines and text look the same"
+    drawn, made = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    image = PIL.Image.open(drawn).convert("RGB")
+    image.quantize(128, dither=PIL.Image.Dither.NONE).save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
 def pictures(
     report: Report,  # What was measured
 ) -> dict[str, bytes]:  # File -> PNG, the same bytes for the same report
@@ -467,9 +475,7 @@ def pictures(
         for file, plot in _wanted(report).items():
             figure = Figure(figsize=plot.size, layout="compressed")
             plot.draw(report, figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", metadata={"Software": None})
-            made[file] = buffer.getvalue()
+            made[file] = _png(figure)
     return made
 
 

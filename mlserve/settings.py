@@ -63,6 +63,7 @@ class Serve:
     body_limit: int = _setting(1_048_576, "largest request body, in bytes")
     header_timeout: float = _setting(10.0, "seconds in which a request's headers must have arrived")
     body_timeout: float = _setting(20.0, "seconds in which a request's body must have arrived")
+    concurrency: int = _setting(512, "requests a process works on at once; more are told to come back")
     keep_alive: float = _setting(95.0, "seconds an idle connection stays open")
     drain: float = _setting(2.0, "seconds the service still answers new requests after it was told to stop")
     stop_timeout: float = _setting(20.0, "seconds after that in which requests under way may finish")

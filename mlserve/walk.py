@@ -17,7 +17,7 @@ from importlib import import_module
 from statistics import NormalDist
 from typing import Any
 
-from .errors import MlserveError
+from .errors import FieldError, MlserveError
 from .plan import AMONG, BELOW, LEAF, SHAPES, Input, Nodes, Op, Plan, codes_of, count_slots, knots_of
 
 # %% ../nbs/06_walk.ipynb #0ea78976
@@ -313,7 +313,13 @@ class CannotScore(MlserveError):
         self.field, self.row = field, row
         where = f"row {row}: " if row is not None else ""
         what = f"the value of {field} is one" if field else "its values together are some"
-        super().__init__(f"{where}{what} that the model was not made for; see its contract for what it accepts")
+        self.message = f"{what} that the model was not made for; see its contract for what it accepts"
+        super().__init__(where + self.message)
+
+    @property
+    def fields(self) -> tuple[FieldError, ...]:
+        "The field, as other errors name theirs"
+        return (FieldError(self.field, self.message, self.row),)
 
 
 def _guard(op: Op, names: tuple[str, ...]) -> Step:

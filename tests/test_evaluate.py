@@ -405,6 +405,13 @@ def test_perfect_answers_do_not_claim_certainty():
         assert 0.8 < report.metrics[name].low < 1, name
 
 
+def test_a_truth_that_hardly_varies_has_a_finite_r2():
+    truth = np.array([0.0] * 39 + [1.0])  # a third of the resamples do not vary
+    found = measure(Output("regression", "y"), truth, truth + 0.1, None, (truth, None)).metrics["r2"]
+    assert math.isfinite(found.low) and math.isfinite(found.high)
+    assert found.value == pytest.approx(sk.r2_score(truth, truth + 0.1))
+
+
 def two(truth=(0, 1), said=(0, 1), probabilities=((1, 0), (0, 1)), classes=(0, 1), positive=1):
     return (
         Output("binary", "y", classes, positive),
@@ -441,6 +448,11 @@ NAN, INF = float("nan"), float("inf")
         (number([1.0, 2.0], [INF, 2.0]), "row 0 of the predictions is not a finite number"),
         (number([1.0, 2.0], [1.0, 1e200]), "row 1 of the predictions is not a finite number"),
         (number([1.0, 2.0], ["a", "b"]), "the predictions must be numbers"),
+        (number([1.0, 2.0], ["1", "2"]), "the predictions must be numbers"),
+        (number([1.0, 2.0], [1j, 2j]), "the predictions must be numbers"),
+        ((Output("regression", "y"), np.array([1, "2"], object), np.zeros(2), None), "the truth must be numbers"),
+        ((Output("regression", "y"), np.array([1, None], object), np.zeros(2), None), "the truth must be numbers"),
+        ((Output("regression", "y"), np.array([1, 10**400]), np.zeros(2), None), "the truth hold a number that is too"),
         (number([1.0, 2.0], [1.0]), "send one each a row"),
     ],
 )

@@ -24,10 +24,10 @@ UGLY = "</script><script>alert(1)</script><b>\"&'$name ${data}"
 class Quiet:
     draining = False
 
-    def observe(self, route, method, status, seconds):
+    def observe(self, route, status, seconds, method="POST", rows=0):
         pass
 
-    def rows(self, count):
+    def model(self, name, version, engine, code):
         pass
 
     def text(self):

@@ -168,7 +168,7 @@ def test_a_stored_report_gives_the_same_bytes(task):
 
 def test_pictures_tell_nothing_about_when_and_where():
     kinds = {kind for data in pictures(binary(300)).values() for kind in chunks(data)}
-    assert kinds <= {"IHDR", "pHYs", "IDAT", "IEND"}
+    assert kinds == {"IHDR", "PLTE", "IDAT", "IEND"}
 
 
 def test_another_process_with_another_taste_gives_the_same_bytes(tmp_path):

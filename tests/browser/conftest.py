@@ -27,10 +27,10 @@ class Quiet:
 
     draining = False
 
-    def observe(self, route, method, status, seconds):
+    def observe(self, route, status, seconds, method="POST", rows=0):
         pass
 
-    def rows(self, count):
+    def model(self, name, version, engine, code):
         pass
 
     def text(self):
