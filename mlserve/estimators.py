@@ -81,18 +81,10 @@ def _single_output(build: Builder, step: Any) -> None:
         raise build.cannot("it answers several things at once")
 
 
-def _in_trees(build: Builder, step: Any, features: Features) -> Features:
+def _in_trees(build: Builder, step: Any, features: Features, sparse: bool) -> Features:
     first = step.estimators_[0] if hasattr(step, "estimators_") else step
-    missing = (
-        bool(getattr(first, "_support_missing_values", lambda X: False)(None)) if hasattr(first, "tree_") else False
-    )
-    return checked(build, features, missing=missing and _took_missing(step), limit=LARGEST["f4"])
-
-
-def _took_missing(step: Any) -> bool:
-    from sklearn.utils import get_tags
-
-    return bool(get_tags(step).input_tags.allow_nan)
+    missing = not sparse and bool(first._support_missing_values(None))
+    return checked(build, features, missing=missing, limit=LARGEST["f4"])
 
 
 def _forest(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
@@ -100,7 +92,7 @@ def _forest(build: Builder, step: Any, features: Features, sparse: bool) -> Scor
     members = list(step.estimators_) if hasattr(step, "estimators_") else [step]
     trees = [_tree(m.tree_, _leaves(m.tree_)) for m in members]
     width = len(trees[0].values[0])
-    sums = forest(build, trees, _in_trees(build, step, features), True, [0.0] * width)
+    sums = forest(build, trees, _in_trees(build, step, features, sparse), True, [0.0] * width)
     if len(members) > 1 or hasattr(step, "estimators_"):
         sums = [build.add("div", (s,), [len(members)])[0] for s in sums]
     if not hasattr(step, "classes_"):
@@ -162,7 +154,7 @@ def _histogram_tree(nodes: Any, bitsets: Any, known: Any, places: Any) -> Tree:
     values: list[tuple[float, ...]] = [(v,) for v in nodes["value"].tolist()]
     return Tree(lefts, nodes["right"].tolist(), features, thresholds, missing, values, among)
 
-
+# %% ../nbs/09_estimators.ipynb #5f7e9ef9
 def _histogram(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     if step._preprocessor is not None:
         features, _ = transform(build, step._preprocessor, features)
@@ -206,7 +198,7 @@ def _ada(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
             known = labels_of(member)
             leaves = [_votes(classes, known[max(range(len(p)), key=p.__getitem__)], w) for p in _leaves(member.tree_)]
             trees.append(_tree(member.tree_, leaves))
-        seen = checked(build, features, missing=_took_missing(step.estimators_[0]), limit=LARGEST["f4"])
+        seen = checked(build, features, missing=False, limit=LARGEST["f4"])
         sums = forest(build, trees, seen, True, [0.0] * count)
     else:
         sums = _ada_votes(build, step, features, sparse, classes, weights)
@@ -231,7 +223,7 @@ def _ada_votes(
             column += build.add("table", (inner.label,), [v[k] for v in votes])
     return [build.add("plus", column)[0] for column in columns]
 
-
+# %% ../nbs/09_estimators.ipynb #c5293d78
 def _bagging(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     parts = []
     for member, chosen in zip(step.estimators_, step.estimators_features_, strict=True):
@@ -318,7 +310,7 @@ def _counting(build: Builder, step: Any, features: Features, sparse: bool) -> Sc
     scores = linear(build, features, weights, biases.tolist())
     return Scores(label=_argmax(build, scores), classes=labels_of(step), proba=_softmax(build, scores))
 
-
+# %% ../nbs/09_estimators.ipynb #d359465f
 def _network(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     bends = {"identity": None, "logistic": "expit", "tanh": "tanh", "relu": "relu"}
     layer = checked(build, features, missing=False)
@@ -439,7 +431,7 @@ def _calibrated(build: Builder, step: Any, features: Features, sparse: bool) -> 
     proba = tuple(_average(build, [p[k] for p in parts]) for k in range(len(parts[0])))
     return Scores(label=_argmax(build, proba), classes=labels_of(step), proba=proba)
 
-
+# %% ../nbs/09_estimators.ipynb #cb081ad6
 def _threshold(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     inner = estimate(build, step.estimator_, features, sparse)
     classes = labels_of(step)
@@ -546,7 +538,7 @@ ESTIMATORS: dict[str, Estimate] = {
     "Pipeline": _pipeline,
 }
 
-
+# %% ../nbs/09_estimators.ipynb #e2fc3699
 def estimate(
     build: Builder,  # Collects the steps of the plan
     step: Any,  # A fitted estimator, or a pipeline that ends in one

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'LARGEST', 'Goes', 'Question', 'Asked', 'CannotFold', 'Feature', 'vectorised', 'value_of', 'ranks', 'doubles',
-           'last_true', 'direction', 'Guard', 'MoreLevels', 'Builder', 'numeric', 'then', 'guard', 'stepwise',
+           'last_true', 'direction', 'Guard', 'MoreLevels', 'Builder', 'usable', 'numeric', 'then', 'guard', 'stepwise',
            'knots_behind', 'Tree', 'Questions', 'forest']
 
 # %% ../nbs/07_features.ipynb #42f67508
@@ -40,7 +40,7 @@ class Feature:
     table: tuple[Any, ...] | None = None  # Its value for each code, if the slot holds codes
     raw: bool = False  # A field nobody has touched yet
 
-
+# %% ../nbs/07_features.ipynb #ab29e17e
 def vectorised(
     op: Op,  # Of a chain
 ) -> Callable[[Any], Any]:  # Works on arrays as scikit-learn does: the same numpy functions, operation by operation
@@ -77,7 +77,7 @@ def _quantile(x: Any, op: Op) -> Any:
     high = x + margin > xs[-1] if margin else x >= xs[-1]
     return np.where(np.isnan(x), x, np.where(low, 0.0, np.where(high, 1.0, value)))
 
-
+# %% ../nbs/07_features.ipynb #baed3fef
 def value_of(
     chain: Iterable[Op],  # Steps of a feature
     x: Any,  # Array of float64
@@ -167,7 +167,7 @@ class MoreLevels(Exception):
         self.slot, self.levels = slot, levels
         super().__init__(slot, levels)
 
-
+# %% ../nbs/07_features.ipynb #a4e5bdbb
 @dataclass
 class Builder:
     "A plan in the making"
@@ -239,18 +239,29 @@ class Builder:
 LARGEST = {"f8": 1.7976931348623157e308, "f4": math.nextafter(3.4028235677973366e38, 0.0)}
 
 
+def usable(
+    build: Builder,  # Collects the steps of the plan
+    feature: Feature,  # That a step is about to use
+) -> None:
+    "Refuse a field that has no place in a plan, which is a date"
+    if feature.slot < len(build.inputs) and build.inputs[feature.slot].role == "unused":
+        raise build.cannot(f"it uses {build.inputs[feature.slot].name}, and no plan reads dates")
+
+
 def numeric(
     build: Builder,  # Collects the steps of the plan
     feature: Feature,  # Possibly a raw field
 ) -> Feature:  # A feature with numbers in it
     "Booleans become 0 and 1 where a step wants numbers; text is refused"
+    if feature.raw:
+        usable(build, feature)
     if feature.table is not None:
         if any(isinstance(x, str) for x in feature.table):
             raise build.cannot(f"it gets text as it is, from {build.inputs[feature.slot].name}")
         return replace(feature, raw=False, table=tuple(map(float, feature.table)))
     return replace(feature, raw=False)
 
-
+# %% ../nbs/07_features.ipynb #67958422
 def then(
     build: Builder,  # Collects the steps of the plan
     feature: Feature,  # So far
@@ -283,7 +294,7 @@ def guard(
         return
     _guard_chain(build, feature, size, missing)
 
-
+# %% ../nbs/07_features.ipynb #f8126036
 def _guard_chain(build: Builder, feature: Feature, size: float, missing: bool) -> None:
     import numpy as np
 
@@ -342,7 +353,7 @@ def stepwise(
 def _start(build: Builder, feature: Feature) -> int:
     return feature.slot if direction(feature.chain) else build.slot(feature)
 
-
+# %% ../nbs/07_features.ipynb #694877bc
 def knots_behind(
     build: Builder,  # Collects the steps of the plan
     feature: Feature,  # A chain
@@ -392,7 +403,7 @@ Goes = Callable[[float], bool]  # Does a value go left?
 Question = tuple[int, int, float, bool]  # kind, slot, cut, are the children swapped
 Asked = Question | bool  # or always the same answer
 
-
+# %% ../nbs/07_features.ipynb #f925257b
 @dataclass
 class Questions:
     "Folds the questions of trees, many at a time, and remembers them"

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from .contract import Contract, Field
+from .data import frame
 from .estimators import estimate
-from .features import Builder, Feature, MoreLevels
+from .features import Builder, CannotFold, Feature, MoreLevels
 from .plan import AMONG, BOUND, LEAF, Input, Plan, check, knots_of
 from .transformers import UNSEEN
 from .walk import CannotScore, scorer
@@ -46,6 +48,8 @@ def _fold_once(pipeline: Any, contract: Contract, levels: dict[int, list[str]]) 
     build = Builder(inputs, integers=whole)
     features = [_feature(i, f, given) for i, (f, given) in enumerate(zip(contract.fields, inputs, strict=True))]
     scores = estimate(build, pipeline, features)
+    if scores.classes != tuple(contract.output.classes):
+        raise CannotFold("the pipeline", "its classes are others than the contract's")
     if scores.label is None:
         assert scores.value is not None
         return build.plan([scores.value], (), "value")
@@ -105,13 +109,13 @@ class Proof:
 
 
 def rows_of(
-    frame: pd.DataFrame,  # One column a field
+    table: pd.DataFrame,  # One column a field
     contract: Contract,  # Order of the fields
 ) -> list[Row]:  # Python's own values, None where missing
     "The rows of a frame as requests would bring them"
     columns = []
     for name in contract.names:
-        values = frame[name].tolist()
+        values = table[name].tolist()
         columns.append([None if v is None or v != v else v for v in values])
     return list(zip(*columns, strict=True))
 
@@ -121,22 +125,7 @@ def frame_of(
     contract: Contract,  # Kinds of the fields
 ) -> pd.DataFrame:  # As in training
     "The frame that a pipeline sees for `rows`"
-    columns = {}
-    for field, values in zip(contract.fields, zip(*rows, strict=True), strict=True):
-        columns[field.name] = pd.Series(_column(field, values), name=field.name)
-    return pd.DataFrame(columns)
-
-
-def _column(field: Field, values: Sequence[Any]) -> Any:
-    if field.kind == "date":
-        return pd.to_datetime(pd.Series(values))
-    if field.kind == "integer" and not field.nullable:
-        return np.array(values, np.int64)
-    if field.kind in ("integer", "number"):
-        return np.array([math.nan if v is None else v for v in values], np.float64)
-    if field.kind == "boolean" and not field.nullable:
-        return np.array(values, bool)
-    return np.array([math.nan if v is None else v for v in values], object)
+    return frame(contract.fields, {name: [row[i] for row in rows] for i, name in enumerate(contract.names)})
 
 # %% ../nbs/14_fold.ipynb #79da10f4
 def cuts_of(
@@ -167,7 +156,7 @@ def _around(cut: float) -> list[float]:
         found.append(cut + math.copysign(abs(cut) * 1e-15 * 37, direction))
     return found
 
-
+# %% ../nbs/14_fold.ipynb #5d4873d8
 ODD: tuple[float, ...] = (
     0.0,
     -0.0,
@@ -199,7 +188,7 @@ def _tries(field: Field, given: Input, cuts: Sequence[float]) -> list[Any]:
         return tries + _integers([*near, *(c + d for c in cuts for d in (-1, 1)), -(2**53), 2**53, 0, 1, -1])
     return tries + near + list(ODD)
 
-
+# %% ../nbs/14_fold.ipynb #bec8d584
 def trial_rows(
     plan: Plan,  # Made by `fold`
     contract: Contract,  # What a row may hold
@@ -256,7 +245,7 @@ def _refuses(pipeline: Any, plan: Plan, frame: pd.DataFrame) -> bool:
         return True
     return False
 
-
+# %% ../nbs/14_fold.ipynb #9b3f06eb
 def _first_refused(pipeline: Any, plan: Plan, frame: pd.DataFrame) -> int:
     # by halves, the first row that scikit-learn does not take
     low, high = 0, len(frame)
@@ -288,17 +277,17 @@ def _alone(pipeline: Any) -> Any:
     jobs = {k: 1 for k in pipeline.get_params() if k.split("__")[-1] == "n_jobs"}
     return pipeline.set_params(**jobs)
 
-
+# %% ../nbs/14_fold.ipynb #71e1ec39
 def prove(
     plan: Plan,  # Made by `fold`
     pipeline: Any,  # from this
     contract: Contract,  # and this
-    frame: pd.DataFrame,  # Rows the pipeline was not fitted on
+    held_out: pd.DataFrame,  # Rows the pipeline was not fitted on
     most: int = 20_000,  # How many rows to make up besides
     compiled: bool = True,  # By the compiled walk if there is one
 ) -> Proof:  # Holds, or names a row
     "Compare plan and pipeline on held-out rows and on rows made to find a difference"
-    pipeline, base = _alone(pipeline), rows_of(frame, contract)
+    pipeline, base = _alone(pipeline), rows_of(held_out, contract)
     rows = base + trial_rows(plan, contract, base, most)
     answers = _answered(scorer(plan, compiled).row, rows)
     taken = [i for i, a in enumerate(answers) if a is not None]
@@ -308,10 +297,12 @@ def prove(
     def fails(i: int, why: str) -> Proof:
         return replace(report, row=dict(zip(contract.names, rows[i], strict=True)), why=why)
 
-    with np.errstate(all="ignore"):
-        for i in left[:200]:
+    with np.errstate(all="ignore"), threadpool_limits(1):
+        for i in np.random.default_rng(0).permutation(left)[:60].tolist():
             if not _refuses(pipeline, plan, frame_of([rows[i]], contract)):
                 return fails(i, "scikit-learn answers, the plan refuses")
+        if not taken:
+            return replace(report, why="the plan answers no row at all")
         table = frame_of([rows[i] for i in taken], contract)
         if _refuses(pipeline, plan, table):
             return fails(taken[_first_refused(pipeline, plan, table)], "scikit-learn refuses, the plan answers")

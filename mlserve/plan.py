@@ -105,7 +105,7 @@ class Shape:
 def _holds(count: int) -> Callable[[int, int, tuple[int, ...]], bool]:
     return lambda n, k, whole: k == count
 
-
+# %% ../nbs/05_plan.ipynb #f8949a76
 UNARY = (
     "isnan",
     "neg",
@@ -150,7 +150,7 @@ SHAPES: dict[str, Shape] = {
     "trees": Shape(inputs=0, numbers=lambda n, k, whole: k > 0, outputs=lambda n, k: k, whole=4),
 }
 
-
+# %% ../nbs/05_plan.ipynb #a5fffd13
 def codes_of(
     op: Op,  # A step
 ) -> int:  # 0 where its output is not a code
@@ -241,7 +241,7 @@ def int_or(
     "`int` that does not raise"
     return int(number) if math.isfinite(number) else otherwise
 
-
+# %% ../nbs/05_plan.ipynb #b688d4a8
 def check(
     plan: Plan,  # From anywhere
 ) -> int:  # How many slots it needs
@@ -325,7 +325,7 @@ def _read_ops(steps: list[Any], numbers: "array[float]") -> Iterator[Op]:
         )
         yield Op(str(name), tuple(inputs), tuple(numbers[at : at + count]), tuple(whole))
 
-
+# %% ../nbs/05_plan.ipynb #4dedc6e8
 def _read(data: bytes) -> Plan:
     length = int.from_bytes(data[:8], "little")
     _need(8 + length <= len(data), "the file ends inside its header")
@@ -358,7 +358,7 @@ def from_bytes(
         raise BadPlan("its header cannot be read") from error
     return plan
 
-
+# %% ../nbs/05_plan.ipynb #f184662c
 def save(
     plan: Plan,  # Checked here once more
     path: Path,  # Where to

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .features import LARGEST, Builder, Feature, Guard, guard, numeric, stepwise, then
+from .features import LARGEST, Builder, Feature, Guard, guard, numeric, stepwise, then, usable
 
 # %% ../nbs/08_transformers.ipynb #072531f2
 Features = list[Feature]
@@ -102,7 +102,7 @@ def _quantiles(build: Builder, step: Any, features: Features, sparse: bool) -> t
         features = [then(build, then(build, f, "ppf"), "clip", *ends) for f in features]
     return features, sparse
 
-
+# %% ../nbs/08_transformers.ipynb #5f95c72d
 def _bins(build: Builder, step: Any, features: Features, sparse: bool) -> tuple[Features, bool]:
     found = []
     for f, edges in zip(checked(build, features, missing=False), step.bin_edges_, strict=True):
@@ -195,7 +195,7 @@ def _imputer(build: Builder, step: Any, features: Features, sparse: bool) -> tup
     fills = [(f, 0.0 if _gone(s) else s) for f, s in kept]
     return [_imputed(build, f, missing, s) for f, s in fills] + marks, sparse
 
-
+# %% ../nbs/08_transformers.ipynb #434c51e0
 def _marks(build: Builder, step: Any, features: Features, missing: Any) -> Features:
     is_gone = _gone if _gone(missing) else lambda x: x == missing
     found = []
@@ -252,7 +252,7 @@ def _answers(step: Any, columns: list[list[Any]]) -> Any:
     found = step.transform(_rows(step, columns))
     return np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)
 
-
+# %% ../nbs/08_transformers.ipynb #58f015c9
 def _tried(step: Any, columns: list[list[Any]]) -> tuple[Any, list[set[int]]]:
     # one matrix with all answers, and for each column the codes that the encoder refuses
     import numpy as np
@@ -290,7 +290,7 @@ def _accepted(step: Any, columns: list[list[Any]], j: int) -> set[int]:
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
-
+# %% ../nbs/08_transformers.ipynb #86101554
 def _encoder(build: Builder, step: Any, features: Features, sparse: bool) -> tuple[Features, bool]:
     levels = [[_plain(x) for x in known] for known in step.categories_]
     features = [_as_codes(build, f, known) for f, known in zip(features, levels, strict=True)]
@@ -343,7 +343,7 @@ def _product(build: Builder, a: Feature, b: Feature) -> Feature:
         return replace(a, table=tuple(x * y for x, y in zip(a.table, b.table, strict=True)))
     return Feature(build.add("times", (build.slot(a), build.slot(b)))[0])
 
-
+# %% ../nbs/08_transformers.ipynb #0a93f6bd
 def _spline(build: Builder, step: Any, features: Features, sparse: bool) -> tuple[Features, bool]:
     if step.extrapolation == "periodic":
         raise build.cannot("its splines are periodic")
@@ -443,7 +443,7 @@ def _pipeline(build: Builder, step: Any, features: Features, sparse: bool) -> tu
         features, sparse = transform(build, part, features, sparse)
     return features, sparse
 
-
+# %% ../nbs/08_transformers.ipynb #abe10553
 TRANSFORMERS: dict[str, Fold] = {
     "StandardScaler": _scaled("mean_", "scale_", "with_mean", "with_std"),
     "RobustScaler": _scaled("center_", "scale_", "with_centering", "with_scaling"),
@@ -480,7 +480,7 @@ def known_class(
     "The name of the class of `step`, if scikit-learn defines it"
     return type(step).__name__ if type(step).__module__.startswith("sklearn.") else ""
 
-
+# %% ../nbs/08_transformers.ipynb #96957495
 def transform(
     build: Builder,  # Collects the steps of the plan
     step: Any,  # A fitted transformer, or passthrough
@@ -494,6 +494,9 @@ def transform(
     outer, build.step = build.step, type(step).__name__
     if fold is None:
         raise build.cannot("no plan knows what it does")
+    if fold not in (_columns, _union, _pipeline):  # these only hand columns on
+        for f in features:
+            usable(build, f)
     result = fold(build, step, features, sparse)
     build.step = outer
     return result

@@ -60,7 +60,7 @@ _quantile_of_normal = NormalDist().inv_cdf
 def _ppf(x: float) -> float:
     return _quantile_of_normal(x) if 0.0 < x < 1.0 else -INF if x == 0.0 else INF if x == 1.0 else NAN
 
-
+# %% ../nbs/06_walk.ipynb #737e80e3
 UNARY: dict[str, Callable[[float], float]] = {
     "isnan": lambda x: float(x != x),
     "neg": lambda x: -x,
@@ -119,7 +119,7 @@ def _boxcox(op: Op) -> Number:
     (power,) = op.numbers
     return lambda x: _expm1(power * _log(x)) / power if power else _log(x)
 
-
+# %% ../nbs/06_walk.ipynb #6d49d229
 def _yeojohnson(op: Op) -> Number:
     (power,) = op.numbers
     rest = 2.0 - power
@@ -170,7 +170,7 @@ def _quantile(op: Op) -> Number:
 
     return function
 
-
+# %% ../nbs/06_walk.ipynb #8a0947bd
 def _with(constant: Callable[[float, float], float]) -> Callable[[Op], Number]:
     def make(op: Op) -> Number:
         (c,) = op.numbers
@@ -229,7 +229,7 @@ def _times(op: Op, out: int) -> Step:
 
     return step
 
-
+# %% ../nbs/06_walk.ipynb #6f92820f
 def _argmax(op: Op, out: int) -> Step:
     def step(v: Slots) -> None:
         best, place = v[op.inputs[0]], 0
@@ -267,7 +267,7 @@ def _share(op: Op, out: int) -> Step:
 
     return step
 
-
+# %% ../nbs/06_walk.ipynb #3cd59224
 def _linear(op: Op, out: int) -> Step:
     wide = len(op.inputs) + 1
     rows = [op.numbers[at : at + wide] for at in range(0, len(op.numbers), wide)]
@@ -465,7 +465,7 @@ def _steps(plan: Plan) -> list[Step]:
         codes += [codes_of(op)] * SHAPES[op.name].outputs(len(op.inputs), len(op.numbers))
     return steps
 
-
+# %% ../nbs/06_walk.ipynb #6c339865
 def _reader(place: int, field: Input) -> Step:
     if field.role == "unused":
 
@@ -487,7 +487,7 @@ def _reader(place: int, field: Input) -> Step:
 
     return code
 
-
+# %% ../nbs/06_walk.ipynb #daa8aaf4
 def python_row(
     plan: Plan,  # What to run
 ) -> Callable[[Sequence[Any]], tuple[float, ...]]:  # Row -> outputs of the plan
