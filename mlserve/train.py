@@ -67,7 +67,7 @@ def fit_rows(
 ) -> Pipeline:  # Fitted
     "Fit, with a sentence in place of a stack trace where the pipeline does not fit the data"
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with threadpool_limits(limits=1):
             return pipeline.fit(rows, target)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
