@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Message', 'Scope', 'Headers', 'Receive', 'Send', 'App', 'CHUNKED', 'CLOSE', 'LINGER', 'log', 'FRAMES', 'HELD',
            'SMALL', 'BodyTooLarge', 'BodyTooSlow', 'UnsupportedEncoding', 'BadFraming', 'TooBusy', 'Stopping',
-           'InternalError', 'body_length', 'at_once', 'with_policy', 'error_messages', 'Exchange', 'trace', 'as_error',
-           'Guard']
+           'InternalError', 'body_length', 'at_once', 'with_policy', 'error_messages', 'Exchange', 'trace', 'Gone',
+           'is_gone', 'as_error', 'Guard']
 
-# %% ../nbs/34_guard.ipynb #9f3fadf5
+# %% ../nbs/34_guard.ipynb #52e29372
 import asyncio
 import json
 import logging
@@ -22,7 +22,7 @@ from .drain import Drain
 from .errors import MlserveError, as_json
 from .settings import Serve
 
-# %% ../nbs/34_guard.ipynb #b82c5ec4
+# %% ../nbs/34_guard.ipynb #0538a646
 class BodyTooLarge(MlserveError):
     "A request body over the limit"
 
@@ -82,7 +82,7 @@ class InternalError(MlserveError):
     def __init__(self, number: str) -> None:
         super().__init__(f"the service failed on this request; its log says more under {number}")
 
-# %% ../nbs/34_guard.ipynb #6912e2e9
+# %% ../nbs/34_guard.ipynb #15efb069
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -94,26 +94,25 @@ CHUNKED = -1  # length of a body that comes in chunks
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-encoding"})
 
 
-@lru_cache(maxsize=1024)
-def _length(lines: tuple[tuple[bytes, bytes], ...], version: str) -> int:
-    stated = dict(lines)
-    if len(stated) < len(lines):
-        raise BadFraming("a header that may stand only once stands twice; send each of Host and Content-Length once")
-    if version == "1.1" and b"host" not in stated:
-        raise BadFraming("the header Host is missing; send it once")
-    if version not in ("1.0", "1.1"):
-        raise BadFraming("this version of HTTP is not spoken here; send the request as HTTP/1.1")
-    if stated.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedEncoding()
-    return _stated_length(stated.get(b"content-length"), stated.get(b"transfer-encoding"), version)
-
-
 def body_length(
     headers: Headers,  # Of the request, names in lower case
     version: str,  # Of HTTP
 ) -> int:  # Bytes, or CHUNKED
     "How long the body of a request says it is"
-    return _length(tuple([line for line in headers if line[0] in _FRAMING]), version)
+    stated = dict(headers)
+    if len(stated) < len(headers):  # some stand twice, as they may, but for these
+        lines = [line for line in headers if line[0] in _FRAMING]
+        if len(dict(lines)) < len(lines):
+            raise BadFraming(
+                "a header that may stand only once stands twice; send each of Host and Content-Length once"
+            )
+    if version == "1.1" and b"host" not in stated:
+        raise BadFraming("the header Host is missing; send it once")
+    if version != "1.1" and version != "1.0":
+        raise BadFraming("this version of HTTP is not spoken here; send the request as HTTP/1.1")
+    if stated.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedEncoding()
+    return _stated_length(stated.get(b"content-length"), stated.get(b"transfer-encoding"), version)
 
 
 def _stated_length(length: bytes | None, coding: bytes | None, version: str) -> int:
@@ -129,7 +128,7 @@ def _stated_length(length: bytes | None, coding: bytes | None, version: str) -> 
         raise BadFraming("the only Transfer-Encoding read here is chunked, in HTTP/1.1")
     return CHUNKED
 
-# %% ../nbs/34_guard.ipynb #37f6dbb2
+# %% ../nbs/34_guard.ipynb #719ae7d3
 def at_once(
     receive: Receive,  # Of the request
 ) -> Message | None:  # None when it has still to come
@@ -143,7 +142,7 @@ def at_once(
     asked.close()
     return None
 
-# %% ../nbs/34_guard.ipynb #c8afe265
+# %% ../nbs/34_guard.ipynb #428c7511
 _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -188,7 +187,7 @@ def error_messages(
     start = {"type": "http.response.start", "status": error.status, "headers": with_policy(headers, closing)}
     return start, {"type": "http.response.body", "body": body}
 
-# %% ../nbs/34_guard.ipynb #20d4e465
+# %% ../nbs/34_guard.ipynb #7e5fff29
 class Exchange:
     "One request and what has been answered"
 
@@ -258,7 +257,7 @@ class Exchange:
 async def _nothing() -> None:
     "What is awaited when nothing is sent"
 
-# %% ../nbs/34_guard.ipynb #59f3e8b2
+# %% ../nbs/34_guard.ipynb #ee2a94a7
 LINGER = 2.0  # seconds
 
 
@@ -268,10 +267,10 @@ async def _read_out(receive: Receive) -> None:
             message = await receive()
             while message["type"] == "http.request" and message.get("more_body", False):
                 message = await receive()
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):
         pass
 
-# %% ../nbs/34_guard.ipynb #690dfa94
+# %% ../nbs/34_guard.ipynb #efce3bc9
 log = logging.getLogger("mlserve")
 FRAMES = 20  # calls named in one line of the log
 
@@ -289,27 +288,34 @@ def trace(
     return f"{told}; because of {trace(because)}" if because else told
 
 
+class Gone(Exception):
+    "The client left before its request was complete"
+
+
+def is_gone(
+    raised: Exception,  # While a request was read or answered
+) -> bool:  # Whether there is nobody to tell
+    "Whether the client left; uvloop refuses to write from then on, uvicorn is told a moment later"
+    *_, (frame, _) = traceback.walk_tb(raised.__traceback__)
+    unwritten = isinstance(raised, RuntimeError) and frame.f_globals.get("__name__", "").startswith("uvloop")
+    return unwritten or isinstance(raised, Gone)
+
+
 def as_error(
-    raised: BaseException,  # By the guard or the application
+    raised: Exception,  # By the guard or the application
 ) -> MlserveError:  # What the caller is told
     "What a failure looks like from outside; the log is told what was not the caller's mistake"
     if isinstance(raised, MlserveError):
         if raised.status >= 500 and not isinstance(raised, TooBusy):
             log.error("%s %r: %s", raised.kind, str(raised), trace(raised))
         return raised
-    if isinstance(raised, asyncio.CancelledError):  # uvicorn ended its wait for requests under way
-        return Stopping()
     number = secrets.token_hex(8)
     log.error("internal_error %s: %s", number, trace(raised))
     return InternalError(number)
 
-# %% ../nbs/34_guard.ipynb #220a8849
+# %% ../nbs/34_guard.ipynb #eaae20b0
 HELD = 32  # bodies of the largest size that may be in memory at once
 SMALL = 65_536  # bytes of a body that finds room in any case
-
-
-class _Gone(Exception):
-    "The client left before its request was complete"
 
 
 class Guard:
@@ -341,6 +347,7 @@ class Guard:
             await (self._live if scope["type"] == "lifespan" else self.app)(scope, receive, send)
             return
         exchange = Exchange(receive, send, self.drain)
+        under_way = self.under_way
         try:
             length = body_length(scope["headers"], scope["http_version"])
             if length > self.serve.body_limit:
@@ -349,13 +356,27 @@ class Guard:
                 message = at_once(receive)
                 exchange.body = message if self._is_whole(message) else await self._collect(exchange, message)
             exchange.complete = True
-            await self._answer(scope, exchange)
-        except _Gone:
-            pass
+            if under_way[0] >= self.serve.concurrency:
+                raise TooBusy()
+            under_way[0] += 1
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            finally:
+                under_way[0] -= 1
+            if exchange.held is not None:
+                await exchange.finish()
         except (Exception, asyncio.CancelledError) as raised:
-            await exchange.refuse(as_error(raised))
+            await self._fail(exchange, raised)
         finally:
             self._held -= exchange.size
+
+    async def _fail(self, exchange: Exchange, raised: BaseException) -> None:
+        "Say what went wrong, if there is somebody to say it to"
+        if isinstance(raised, asyncio.CancelledError):  # uvicorn waits no longer, not even for the rest of the body
+            exchange.complete = True
+            await exchange.refuse(Stopping())
+        elif isinstance(raised, Exception) and not is_gone(raised):
+            await exchange.refuse(as_error(raised))
 
     def _is_whole(self, message: Message | None) -> bool:
         return (
@@ -376,7 +397,7 @@ class Guard:
     def _keep(self, message: Message, body: bytearray, exchange: Exchange) -> bool:
         "Add a part to `body`; whether there is more to come"
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise Gone
         part = message.get("body", b"")
         if len(body) + len(part) > self.serve.body_limit:
             raise BodyTooLarge(self.serve.body_limit)
@@ -387,19 +408,6 @@ class Guard:
         self._held += len(part)
         more: bool = message.get("more_body", False)
         return more
-
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
-        "Have the application answer"
-        under_way = self.under_way
-        if under_way[0] >= self.serve.concurrency:
-            raise TooBusy()
-        under_way[0] += 1
-        try:
-            await self.app(scope, exchange.receive, exchange.send)
-            if exchange.held is not None:
-                await exchange.finish()
-        finally:
-            under_way[0] -= 1
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         "See the application through its start and its end"

@@ -6,7 +6,7 @@
 __all__ = ['MOST_HEADERS', 'MOST_HEADER_BYTES', 'MOST_URL_BYTES', 'MOST_WAITING', 'LINGER', 'BadRequest', 'HeadersTooSlow',
            'HeadersTooLarge', 'UrlTooLong', 'TooManyWaiting', 'raw_answer', 'Protocol']
 
-# %% ../nbs/27_protocol.ipynb #b3e92ab6
+# %% ../nbs/27_protocol.ipynb #afc02355
 import asyncio
 import json
 from typing import Any
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from .errors import MlserveError, as_json
 from .settings import Serve
 
-# %% ../nbs/27_protocol.ipynb #82c7f2ad
+# %% ../nbs/27_protocol.ipynb #7ee61113
 class BadRequest(MlserveError):
     "Bytes that are no HTTP request"
 
@@ -68,7 +68,7 @@ class TooManyWaiting(MlserveError):
             f"more than {MOST_WAITING} requests wait on this connection; read the answers before you send more"
         )
 
-# %% ../nbs/27_protocol.ipynb #7d89b10e
+# %% ../nbs/27_protocol.ipynb #eda5efcc
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 32 * 1024
 MOST_URL_BYTES = 8 * 1024
@@ -91,18 +91,18 @@ def raw_answer(
     )
     return STATUS_LINE[error.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body
 
-# %% ../nbs/27_protocol.ipynb #53410cbc
+# %% ../nbs/27_protocol.ipynb #a32b45d3
 class Protocol(HttpToolsProtocol):
     "Uvicorn's protocol, with limits"
 
     timer: asyncio.TimerHandle | None = None  # until headers must be complete, or a refused client is gone
     write_timer: asyncio.TimerHandle | None = None  # until an answer must have been read
-    in_headers = False
+    begun: Any = None  # the scope of the last request with complete headers; another one is still without
+    chunk = 0  # bytes that came last
+    unseen = 0  # bytes of headers that were not complete when they came
     refused = False  # nothing that still comes is read
     reason: MlserveError | None = None  # why the parser was stopped
-    chunk = 0  # bytes that came last
-    surplus = 0  # bytes that came after the first of a request and are not body
-    again: bytes | None = None  # the beginning of a request that is to be read once more
+    again: bytes | None = None  # the headers of a request that is to be read once more
 
     def __init__(
         self,
@@ -131,93 +131,90 @@ class Protocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self.chunk = len(data)
-        self.surplus += self.chunk
-        self._feed(data)
-        if self.in_headers or self.cycle is None or self.cycle.response_complete:
-            if self.timer is None:
-                self._await_headers()
-        if self.surplus > MOST_HEADER_BYTES or len(self.headers or ()) > MOST_HEADERS:
-            self._check_unfinished()
-
-    def _feed(self, data: bytes) -> None:
+        had = 0 if self.cycle is None else len(self.cycle.body)
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            if self.again is not None:
-                data, self.again = self.again + data[upgrade.args[0] :], None
-                self.parser = HttpRequestParser(self)
-                self._feed(data)
+            self._feed_again(data[upgrade.args[0] :])
         except HttpParserError:
             self._refuse(self.reason or BadRequest())
-
-    def on_message_begin(self) -> None:
-        "The first byte of a request"
-        super().on_message_begin()
-        self.in_headers = True
-        self.surplus = 0
+        cycle = self.cycle
+        if self.scope is not self.begun or cycle is None or cycle.more_body or cycle.response_complete:
+            self._look_at_rest(had)
 
     def on_headers_complete(self) -> None:
         "A request may begin, if its headers are within the limits"
-        self.in_headers = False
         if self.timer is not None:
             self._set_timer(None)
-        self._check_headers()
-        if self.parser.should_upgrade():
-            self.again = self._without_offer()
-            return
+        if (
+            self.unseen
+            or self.chunk > MOST_HEADER_BYTES
+            or len(self.headers) > MOST_HEADERS
+            or len(self.url) > MOST_URL_BYTES
+        ):
+            self._check_headers()
+        if len(self.pipeline) >= MOST_WAITING:
+            self._stop_parser(TooManyWaiting())
+        self.begun = self.scope
+        self.unseen = 0
         super().on_headers_complete()
         self.headers = []  # those behind the body are no part of the request
-        self.surplus = 0
 
-    def on_message_complete(self) -> None:
-        "The end of a request"
-        if self.again is None:
-            super().on_message_complete()
-
-    def on_body(self, body: bytes) -> None:
-        "A part of a body"
-        self.surplus -= len(body)
-        super().on_body(body)
+    def _look_at_rest(self, had: int) -> None:
+        "See to what has not come yet"
+        cycle = self.cycle
+        in_headers = self.scope is not self.begun
+        if self.timer is None and (in_headers or cycle is None or cycle.response_complete):
+            self._await_headers()
+        if in_headers and not self.unseen:
+            self.unseen = 1  # what came with the end of the request before is not counted
+        elif in_headers or (cycle is not None and cycle.more_body and len(cycle.body) == had):
+            self.unseen += self.chunk
+        if self.unseen > MOST_HEADER_BYTES or len(self.headers or ()) > MOST_HEADERS:
+            self._refuse(UrlTooLong() if in_headers and len(self.url) > MOST_URL_BYTES else HeadersTooLarge())
 
     def _check_headers(self) -> None:
-        several = self.surplus or self.chunk > MOST_HEADER_BYTES
         if len(self.url) > MOST_URL_BYTES:
-            self.reason = UrlTooLong()
-        elif len(self.headers) > MOST_HEADERS or (several and _size(self.headers) > MOST_HEADER_BYTES):
-            self.reason = HeadersTooLarge()
-        elif len(self.pipeline) >= MOST_WAITING:
-            self.reason = TooManyWaiting()
-        elif self.parser.get_method() == b"CONNECT":
-            self.reason = BadRequest()
-        if self.reason is not None:
-            raise self.reason  # stops the parser
+            self._stop_parser(UrlTooLong())
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            self._stop_parser(HeadersTooLarge())
 
-    def _check_unfinished(self) -> None:
-        if self.in_headers:
-            self._refuse(UrlTooLong() if len(self.url) > MOST_URL_BYTES else HeadersTooLarge())
-        elif len(self.headers) > MOST_HEADERS or self.surplus > MOST_HEADER_BYTES + self.serve.body_limit:
-            self._refuse(HeadersTooLarge())
+    def _stop_parser(self, reason: MlserveError) -> None:
+        self.reason = reason
+        raise reason
 
-    def _without_offer(self) -> bytes:
-        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+    def _should_upgrade(self) -> bool:
+        "Uvicorn asks what to do with an offer; as long as it is not declined, nothing is"
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._stop_parser(BadRequest())
+        first = b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())
         kept = [b": ".join(line) for line in self.headers if line[0] not in (b"connection", b"upgrade")]
-        return b"\r\n".join([first, *kept, b"", b""])
+        self.again = self.again or b"\r\n".join([first, *kept, b"", b""])
+        return True
+
+    def _feed_again(self, rest: bytes) -> None:
+        self.parser = HttpRequestParser(self)
+        headers, self.again = self.again or b"", None
+        self.data_received(headers + rest)
 
     def _refuse(self, error: MlserveError) -> None:
         "Say what is wrong and end the connection, once everything before it is answered"
+        if self.refused or self.transport.is_closing():
+            return
         self.refused = True
         cycle = self.cycle
-        if (
-            cycle is not None
-            and not cycle.response_complete
-            and (self.pipeline or cycle.response_started or not cycle.more_body)
-        ):
-            cycle.keep_alive = False
-        elif not self.transport.is_closing():
-            self.transport.write(raw_answer(error))
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            self._set_timer(self.loop.call_later(LINGER, self.transport.abort))
+        if cycle is not None and not cycle.response_complete:
+            if self.pipeline or cycle.response_started or not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True  # this is the answer to the request whose body is wrong
+            cycle.message_event.set()
+        self.transport.write(raw_answer(error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._set_timer(self.loop.call_later(LINGER, self.transport.abort))
 
     def _await_headers(self) -> None:
         self._set_timer(self.loop.call_later(self.serve.header_timeout, self._headers_late))
@@ -226,7 +223,7 @@ class Protocol(HttpToolsProtocol):
         self.timer = None
         if self.cycle is not None and not self.cycle.response_complete:
             self._await_headers()  # the client may be waiting for an answer, and is not read meanwhile
-        elif self.in_headers:
+        elif self.scope is not self.begun:
             self._refuse(HeadersTooSlow(self.serve.header_timeout))
         else:
             self.transport.close()
@@ -257,7 +254,3 @@ class Protocol(HttpToolsProtocol):
         if self.write_timer is not None:
             self.write_timer.cancel()
         self.write_timer = timer
-
-
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -7,7 +7,7 @@ __all__ = ['Create', 'APP', 'LOG', 'adopt', 'application', 'PortTaken', 'PortNot
            'as_place_error', 'bind', 'LogLine', 'Server', 'leaving_quietly', 'serve_here', 'work', 'errors_told', 'run',
            'main']
 
-# %% ../nbs/36_serve.ipynb #0709bbad
+# %% ../nbs/36_serve.ipynb #90e37ff1
 import errno
 import importlib
 import json
@@ -36,7 +36,7 @@ from .protocol import Protocol
 from .settings import Serve, Settings, load_settings
 from .workers import folder_of, let_signals_in, shared_folder, supervise
 
-# %% ../nbs/36_serve.ipynb #bb78c41b
+# %% ../nbs/36_serve.ipynb #39a90d60
 Create = Callable[[Settings, Drain, Metrics], App]
 APP = "mlserve.app:create_app"
 
@@ -75,7 +75,7 @@ def application(
     app = create(settings, drain, metrics)
     return Guard(app, settings.serve, drain, metrics.under_way, partial(adopt, settings.serve, drain, lifeline))
 
-# %% ../nbs/36_serve.ipynb #a74d2c5d
+# %% ../nbs/36_serve.ipynb #1d33b845
 class PortTaken(MlserveError):
     "Another program listens there"
 
@@ -143,14 +143,18 @@ def bind(
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)  # 127.0.0.1 before ::1
-        listening = socket.socket(family)
+    except OSError as error:
+        raise as_place_error(error, host, port) from None
+    listening = socket.socket(family)
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        listening.close()
         raise as_place_error(error, host, port) from None
     return listening
 
-# %% ../nbs/36_serve.ipynb #ac220a33
+# %% ../nbs/36_serve.ipynb #e20b5b53
 class LogLine(logging.Formatter):
     "One JSON object a line"
 
@@ -175,7 +179,7 @@ LOG: dict[str, Any] = {
     "loggers": {"uvicorn.error": {"level": "ERROR"}},
 }
 
-# %% ../nbs/36_serve.ipynb #23f6de74
+# %% ../nbs/36_serve.ipynb #92c4800e
 class Server(uvicorn.Server):
     "Uvicorn's server, which tells when it is ready"
 
@@ -246,7 +250,7 @@ def serve_here(
         guard = application(settings, create, lifeline)
         Server(guard, settings.serve, ready).run([listening])
 
-# %% ../nbs/36_serve.ipynb #9f08861f
+# %% ../nbs/36_serve.ipynb #08c8800f
 def work(
     settings: Settings,  # What holds now
     create: str | Create,  # Makes the application

@@ -6,7 +6,7 @@
 __all__ = ['STOP_SIGNALS', 'Target', 'RETRY', 'blocked_signals', 'let_signals_in', 'Worker', 'start_worker', 'Crew', 'supervise',
            'folder_of', 'shared_folder', 'Duty']
 
-# %% ../nbs/24_workers.ipynb #7a224921
+# %% ../nbs/24_workers.ipynb #0ef25658
 import multiprocessing
 import os
 import signal
@@ -26,7 +26,7 @@ from typing import Any
 if sys.platform != "win32":
     import fcntl
 
-# %% ../nbs/24_workers.ipynb #8780c405
+# %% ../nbs/24_workers.ipynb #e467df0e
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +44,7 @@ def let_signals_in() -> None:
     "Take the signals that mean stop, those that were kept back included"
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-# %% ../nbs/24_workers.ipynb #ee75bbac
+# %% ../nbs/24_workers.ipynb #1c36cf1c
 Target = Callable[..., object]
 
 
@@ -82,7 +82,7 @@ def start_worker(
         process.start()
     return Worker(process, ours, time.monotonic())
 
-# %% ../nbs/24_workers.ipynb #f120925c
+# %% ../nbs/24_workers.ipynb #b8f57b63
 RETRY = 1.0  # seconds between two starts of a worker that does not come up
 
 
@@ -110,7 +110,7 @@ class Crew:
     def wait(self, seconds: float | None) -> None:
         "Sleep until a worker speaks or dies, or a signal comes"
         living = [worker for worker in self.workers if not worker.is_dead()]
-        starting = [worker.lifeline for worker in living if not worker.ready]
+        starting = [worker.lifeline for worker in living if not worker.ready and not worker.lifeline.closed]
         happened = wait([self.wake, *starting, *[worker.process.sentinel for worker in living]], seconds)
         if self.wake in happened:
             self.wake.recv(4096)
@@ -170,7 +170,7 @@ def supervise(
     crew.end(patience)
     return crew.exit_code
 
-# %% ../nbs/24_workers.ipynb #916e40cd
+# %% ../nbs/24_workers.ipynb #dbbbccc4
 def folder_of(
     parent: int,  # Process id
 ) -> Path:  # Need not exist
@@ -192,7 +192,7 @@ def shared_folder() -> Path | None:  # None for a process that shares with nobod
     made = folder.lstat()
     return folder if made.st_uid == os.getuid() and made.st_mode & 0o77777 == 0o40700 else None
 
-# %% ../nbs/24_workers.ipynb #8fd8b30d
+# %% ../nbs/24_workers.ipynb #5f816852
 class Duty:
     "Whether this worker, or any of those that share its folder, serves"
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import psutil
 
@@ -43,8 +44,9 @@ def command_of(process):
 class Service:
     "A running service"
 
-    def __init__(self, process, port, workers):
-        self.process, self.port, self.count = process, port, workers
+    def __init__(self, process, port, workers, temporary, output):
+        self.process, self.port, self.count, self.temporary = process, port, workers, Path(temporary)
+        self.output = output
         self.root = psutil.Process(process.pid)
 
     @property
@@ -65,29 +67,31 @@ class Service:
         return self.process.wait(timeout=seconds)
 
     def log(self):
-        self.process.stderr.seek(0)
-        return self.process.stderr.read()
+        self.output.seek(0)
+        return self.output.read()
 
 
 @contextmanager
-def service(*, command=None, workers=1, **settings):
+def service(*, command=(sys.executable, "-c", OURS), workers=1, **settings):
     "Start a service, wait until it is ready, and make sure that nothing of it is left"
     port = free_port()
-    settings = {"drain": 0.3, "workers": workers} | settings
-    command = command or [sys.executable, "-c", OURS]
-    command = [part.format(port=port) for part in command]
-    log = open(os.memfd_create("log"), "w+", encoding="utf-8")
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(port, **settings), stdout=log, stderr=log, text=True)
-    process.stderr = log
-    running = Service(process, port, workers)
-    try:
-        wait_until_ready(running)
-        yield running
-    finally:
-        for one in running.everybody if process.poll() is None else []:
-            one.kill()
-        process.wait(timeout=10)
-        log.close()
+    environ = environment(port, **{"drain": 0.3, "workers": workers} | settings)
+    with TemporaryDirectory() as temporary, TemporaryFile("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            cwd=ROOT,
+            env=environ | {"TMPDIR": temporary},
+            stdout=log,
+            stderr=log,
+        )
+        running = Service(process, port, workers, temporary, log)
+        try:
+            wait_until_ready(running)
+            yield running
+        finally:
+            for one in running.everybody if process.poll() is None else []:
+                one.kill()
+            process.wait(timeout=10)
 
 
 def wait_until_ready(running, seconds=30):

@@ -69,8 +69,11 @@ def create(settings, drain, metrics):
             return await half(send)
         begun = time.perf_counter()
         body = (await receive())["body"]
-        route = routes.get(scope["path"])
-        status, text = (await route(body) if route else None) or (200, b"%d" % len(body))
+        if scope["path"] == "/headers":
+            status, text = 200, b" ".join(name for name, _ in scope["headers"])
+        else:
+            route = routes.get(scope["path"])
+            status, text = (await route(body) if route else None) or (200, b"%d" % len(body))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": text})
@@ -92,11 +95,13 @@ def create_without_database(settings, drain, metrics):
 
 
 def create_slowly(settings, drain, metrics):
+    print("begun", flush=True)
     time.sleep(60)
 
 
 def __getattr__(name):
     "`uvicorn stub_app:app` makes the application in its own process only"
-    if name == "app":
-        return application(load_settings(), create)
-    raise AttributeError(name)
+    create_it = {"app": create, "without_database": create_without_database}.get(name)
+    if create_it is None:
+        raise AttributeError(name)
+    return application(load_settings(), create_it)

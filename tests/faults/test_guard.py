@@ -270,6 +270,11 @@ def test_an_error_of_ours_keeps_its_status(running):
     assert is_error(answer, 418, "teapot") and "☕" in json.loads(answer[2])["message"]
 
 
+def test_the_log_holds_failures_of_the_application_only(running):
+    lines = [line for line in running.log().splitlines() if line.startswith("{")]
+    assert {json.loads(line)["message"].split()[0] for line in lines} <= {"internal_error"}
+
+
 async def asked(app, path="/"):
     "The messages that a guarded application answers a GET with"
     sent = []
