@@ -18,13 +18,22 @@ for notebook in sorted(NBS.rglob("*.ipynb")):
         page.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(notebook, page)
 
+# the front page is the README, whose links lead to files beside it
+front = (HERE.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    front = front.replace(f"]({page})", f"]({page.lower()})")
+    (HERE / page.lower()).write_text((HERE.parent / page).read_text(encoding="utf-8"), encoding="utf-8")
+(guide / "front.md").write_text(
+    front.replace("](LICENSE)", "](https://www.apache.org/licenses/LICENSE-2.0)"), encoding="utf-8"
+)
+
 import mlserve  # noqa: E402
 
 project = "mlserve"
 author = copyright = "mlserve contributors"
 version = release = mlserve.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design", "nbdoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "guide/front.md"]
 
 nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": "mlserve"}]}
 nb_execution_mode = "off"  # the stored outputs are shown; nbval proves them

@@ -18,6 +18,7 @@ from nbformat.v4 import new_markdown_cell
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIVE = re.compile(r"^#\s*\|[ \t]*([\w-]+):?[ \t]*(.*?)[ \t]*(?:\n|\Z)", re.MULTILINE)
 NAME_IN_PROSE = re.compile(r"(?<![`\\\w}\[])`([A-Za-z_][\w.]*)`(?!`)")
+NOTEBOOK = re.compile(r"(\]\((?:[\w./-]*/)?)\d+_(\w+\.ipynb)")  # pages are called as notebooks are, without the number
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
@@ -45,7 +46,7 @@ def with_links(prose, names):
     def link(match):
         return f"{{py:obj}}`{match[1]} <{names[match[1]]}>`" if match[1] in names else match[0]
 
-    parts = FENCED.split(prose)
+    parts = FENCED.split(NOTEBOOK.sub(r"\1\2", prose))
     return "".join(part if part.startswith("```") else NAME_IN_PROSE.sub(link, part) for part in parts)
 
 
