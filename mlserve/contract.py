@@ -251,13 +251,20 @@ def _checked(field: Field) -> Field:
         raise BadContract(f"field {field.name} has the kind {field.kind!r}; kinds are {', '.join(KINDS)}")
     if field.outside not in OUTSIDE:
         raise BadContract(f"field {field.name} says outside={field.outside!r}; it can be {', '.join(OUTSIDE)}")
-    levels = tuple(field.levels or ()) if field.kind == "category" else None
-    if levels is not None and not (levels and all(isinstance(level, str) for level in levels)):
-        raise BadContract(f"field {field.name} is a category without levels of text; name them or make it text")
+    if not isinstance(field.nullable, bool) or not isinstance(field.description, str):
+        raise BadContract(f"field {field.name} must say true or false for nullable, and text for its description")
+    levels = _checked_levels(field) if field.kind == "category" else None
     low, high = (_checked_value(field, what) if field.kind in _RANGED else None for what in ("low", "high"))
     if low is not None and high is not None and low > high:
         raise BadContract(f"the range of {field.name} is empty: {low} to {high}")
     return replace(field, levels=levels, low=low, high=high, example=_checked_value(field, "example"))
+
+
+def _checked_levels(field: Field) -> tuple[str, ...]:
+    levels: object = field.levels
+    if not isinstance(levels, list | tuple) or not levels or not all(isinstance(level, str) for level in levels):
+        raise BadContract(f"field {field.name} is a category and needs a list of levels, each of them text")
+    return tuple(levels)
 
 
 def _checked_value(field: Field, what: str) -> Any:

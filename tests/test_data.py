@@ -333,7 +333,9 @@ def test_numbered_columns_are_known_by_their_numbers_as_text():
         ({"amend": {"age": {"example": 99}}}, PEOPLE, "the example of age lies outside 0 to 39"),
         ({"amend": {"age": {"kind": "years"}}}, PEOPLE, "field age has the kind 'years'"),
         ({"amend": {"age": {"outside": "shout"}}}, PEOPLE, "field age says outside='shout'"),
-        ({"amend": {"sex": {"levels": ()}}}, PEOPLE, "field sex is a category without levels"),
+        ({"amend": {"sex": {"levels": "ab"}}}, PEOPLE, "field sex is a category and needs a list of levels"),
+        ({"amend": {"age": {"nullable": "no"}}}, PEOPLE, "field age must say true or false for nullable"),
+        ({"amend": {"sex": {"levels": ()}}}, PEOPLE, "field sex is a category and needs a list of levels"),
     ],
 )
 def test_data_that_cannot_be_learnt_from_is_refused_in_a_sentence(changes, data, said):
