@@ -451,6 +451,7 @@ def _check_neighbours(node: Node, members: Members, width: int) -> None:
     _sound(
         bounds.shape[1:] == (len(nodes), data.shape[1]) and len(nodes) == _value(state[6]) == 2 ** _value(state[5]) - 1
     )
+    _sound(len(bounds) == (2 if node["__class__"] == "KDTree" else 1))
     _sound(np.all(2 * inner + 2 < len(nodes)) and np.all(nodes["idx_start"] >= 0))
     _sound(np.all(nodes["idx_start"] <= nodes["idx_end"]) and np.all(nodes["idx_end"] <= len(data)))
 
@@ -464,10 +465,14 @@ def _check_sparse(node: Node, members: Members, width: int) -> None:
 
 # %% ../nbs/18_persist.ipynb #7e509a61
 DEEPEST = 100
-MOST_NODES = 4_000_000
+MOST_NODES = 1_000_000
 PROTOCOL = 2  # of skops; the rules here were written for it
 KEYS = frozenset({"builtins.bool", "builtins.float", "builtins.int", "builtins.str"})
-FORESTS = ("sklearn.ensemble._forest.", "sklearn.ensemble._gb.")
+FORESTS = {  # module -> attribute with the number of columns that each tree gets to see, unasked
+    "sklearn.ensemble._forest": "n_features_in_",
+    "sklearn.ensemble._gb": "n_features_in_",
+    "sklearn.ensemble._iforest": "_max_features",
+}
 CHECKS: dict[str, Callable[[Node, Members, int], None]] = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": _check_predictor,
     "sklearn.neighbors._ball_tree.BallTree": _check_neighbours,
@@ -487,12 +492,18 @@ def _check_mapping(node: Node) -> None:
         raise UntrustedModel(tuple(f"{name} as the type of a key" for name in sorted(strange)), ever=False)
 
 
-def _check_estimator(node: Node, owner: Node | None) -> None:
+def _check_estimator(node: Node, members: Members, owner: Node | None) -> None:
     held = _attributes(node)
     if "input" in held and _name(node).startswith("sklearn.feature_extraction.") and _value(held["input"]) != "content":
         raise OpensFiles(node["__class__"])
-    if "tree_" in held and owner and _name(owner).startswith(FORESTS):
-        _sound(held["n_features_in_"] == _attributes(owner)["n_features_in_"])
+    forest = FORESTS.get(node["__module__"]) if "estimators_" in held else None
+    if forest or held.keys() & {"tree_", "_predictors"}:
+        _sound(type(_value(held["n_features_in_"])) is int)
+    if "tree_" in held and owner and owner["__module__"] in FORESTS:
+        _sound(held["n_features_in_"] == _attributes(owner)[FORESTS[owner["__module__"]]])
+    if forest == "_max_features":
+        seen = [len(_array(columns, members)) for columns in held["estimators_features_"]["content"]]
+        _sound(set(seen) == {_value(held[forest])})
 
 
 def _check_stranger(node: Node) -> None:
@@ -508,7 +519,7 @@ def _check_node(node: Node, members: Members, owner: Node | None) -> None:
     if loader == "DictNode":
         _check_mapping(node)
     elif loader == "ObjectNode":
-        _check_estimator(node, owner)
+        _check_estimator(node, members, owner)
     elif loader == "PartialNode":
         _sound(node["content"]["func"]["__loader__"] == "FunctionNode")
     elif loader == "SparseMatrixNode":
@@ -527,38 +538,33 @@ class _Audit:
     names: set[str] = field(default_factory=set)  # All that are named
     needed: set[str] = field(default_factory=set)  # Those among them that the allow-list lacks
     written: set[str] = field(default_factory=set)  # Versions of scikit-learn
-    weights: dict[int, int] = field(default_factory=dict)  # Nodes below each object that is mentioned again
+    objects: dict[int, Node] = field(default_factory=dict)  # Those that are mentioned again
+    visits: int = 0
 
 
-def _visit(node: Node, found: _Audit, depth: int, owner: Node | None) -> int:
-    "Audit `node` and all below; how many nodes that are"
-    if depth > DEEPEST:
-        raise DamagedModel("it is nested too deeply")
-    name, loader = _name(node), node["__loader__"]
-    if loader == "CachedNode":
-        return found.weights[node["__id__"]]  # known once the object is complete: none holds itself
-    children = _children(node)
+def _visit(node: Node, found: _Audit, depth: int, owner: Node | None) -> None:
+    "Audit `node` and all below, for the estimator that owns it"
+    found.visits += 1
+    if depth > DEEPEST or found.visits > MOST_NODES:
+        raise DamagedModel("it is nested too deeply, or mentions the same objects again and again")
+    if node["__loader__"] == "CachedNode":
+        # an object is known here once it is complete, so that none holds itself; another owner may make it unsound
+        return _visit(found.objects[node["__id__"]], found, depth + 1, owner)
+    children, name, is_object = _children(node), _name(node), node["__loader__"] == "ObjectNode"
     found.names.add(name)
-    if name in allowed()[loader]:
+    if name in allowed()[node["__loader__"]]:
         _check_node(node, found.members, owner)
     else:
         _check_stranger(node)
         found.needed.add(name)
-    if loader == "ObjectNode" and "_sklearn_version" in _attributes(node):
-        found.written.add(_value(_attributes(node)["_sklearn_version"]))
-    inner = node if loader == "ObjectNode" and "n_features_in_" in _attributes(node) else owner
-    weight = 1 + sum(_visit(child, found, depth + 1, inner) for child in children)
-    if weight > MOST_NODES:
-        raise DamagedModel("it mentions the same objects again and again")
+    held = _attributes(node) if is_object else {}
+    if "_sklearn_version" in held:
+        found.written.add(_value(held["_sklearn_version"]))
+    for child in children:
+        _visit(child, found, depth + 1, node if "n_features_in_" in held else owner)
     if "__id__" in node:
-        _sound(
-            loader == "ObjectNode"
-            and type(node["__id__"]) is int
-            and node["__id__"] > 0
-            and node["__id__"] not in found.weights
-        )
-        found.weights[node["__id__"]] = weight
-    return weight
+        _sound(is_object and type(node["__id__"]) is int and node["__id__"] > 0)
+        _sound(found.objects.setdefault(node["__id__"], node) is node)
 
 
 def _audit(
@@ -610,7 +616,8 @@ def load_pipeline(
     "Load a stored pipeline, if it names nothing but what this module and `trusted` allow"
     with _reading():
         schema, found = _audit(data)
-        strangers = {name for name in found.needed if name not in trusted or name.startswith("__main__.")}
+        known = {trusted} if isinstance(trusted, str) else set(trusted)  # a text would match each of its parts
+        strangers = {name for name in found.needed if name not in known or name.startswith("__main__.")}
         if strangers:
             raise UntrustedModel(tuple(sorted(strangers)))
         for version in sorted(found.written):
@@ -647,14 +654,19 @@ def _check_code(
         while isinstance(value, partial):
             value = value.func
         code = value if isinstance(value, FunctionType | type) else type(value)
-        here = (
-            "a lambda" if "<lambda>" in code.__qualname__ else f"{code.__name__}, known in this notebook or script only"
-        )
-        away = code.__module__ != "__main__" and "<" not in code.__qualname__
-        if not away or (isinstance(value, FunctionType) and _find(f"{code.__module__}.{code.__name__}") is not code):
+        if code.__module__ == "__main__" or (isinstance(value, FunctionType) and not _can_be_found(value)):
+            what = "a lambda" if code.__name__ == "<lambda>" else code.__name__
             raise UnstorablePipeline(
-                f"{name} is {here}; write it as a named function or class of a module, and import it"
+                f"{name} is {what}, which no other process can import; "
+                "write it as a named function or class of a module, and import it from there"
             )
+
+
+def _can_be_found(function: FunctionType) -> bool:
+    try:
+        return _find(_home(function)) is function
+    except MissingCode:
+        return False
 
 
 def dump_pipeline(

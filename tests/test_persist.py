@@ -22,7 +22,12 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import Birch
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_files
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RandomizedSearchCV
@@ -464,7 +469,7 @@ def test_references_cannot_be_turned_into_loops_or_avalanches():
 
 
 @pytest.mark.parametrize(
-    ("depth", "why"), [(150, "too deeply"), (20_000, "RecursionError"), (500_000, "RecursionError")]
+    ("depth", "why"), [(150, "nested too deeply"), (20_000, "RecursionError"), (500_000, "RecursionError")]
 )
 def test_deep_nesting_is_refused(depth, why):
     schema, members = opened(stored())
@@ -752,12 +757,51 @@ def test_a_tree_that_leads_astray_is_refused(name, column, value):
         load_pipeline(closed(schema, members))
 
 
-def test_a_tree_belongs_to_its_forest():
-    schema, members = opened(stored("forest"))
-    forest = steps(schema)[1]["content"]["content"]
-    forest["n_features_in_"] = text(2)
+@pytest.mark.parametrize("name", ["forest", "boosting", "histogram"])
+def test_an_ensemble_says_how_many_columns_it_takes(name):
+    schema, members = opened(stored(name))
+    ensemble = steps(schema)[1]["content"]
+    ensemble["content"]["n_features_in_"] = text(0)
     with pytest.raises(DamagedModel, match="not sound"):
         load_pipeline(closed(schema, members))
+    place = list(ensemble["content"]).index("n_features_in_")
+    del ensemble["content"]["n_features_in_"], ensemble["key_types"]["content"][place]
+    with pytest.raises(DamagedModel):
+        load_pipeline(closed(schema, members))
+
+
+def test_a_tree_says_how_many_columns_it_takes():
+    schema, members = opened(stored("forest"))
+    tree = steps(schema)[1]["content"]["content"]["estimators_"]["content"][1]["content"]
+    place = list(tree["content"]).index("n_features_in_")
+    del tree["content"]["n_features_in_"], tree["key_types"]["content"][place]
+    with pytest.raises(DamagedModel):
+        load_pipeline(closed(schema, members))
+
+
+def test_the_trees_of_an_isolation_forest_see_the_columns_they_are_given():
+    forest = make_pipeline(IsolationForest(n_estimators=3, max_features=2, random_state=0)).fit(X)
+    schema, members = opened(dump_pipeline(forest))
+    held = steps(schema)[0]["content"]["content"]
+    held["estimators_features_"]["content"][0] = held["estimators_features_"]["content"][1]
+    load_pipeline(closed(schema, members))
+    held["_max_features"] = text(3)
+    with pytest.raises(DamagedModel, match="not sound"):
+        load_pipeline(closed(schema, members))
+
+
+def test_a_tree_that_is_mentioned_again_suits_its_second_owner():
+    "A tree of four columns is sound in its own forest and leads astray in another of three"
+    wide, narrow = (HistGradientBoostingClassifier(max_iter=1, random_state=0) for _ in range(2))
+    wide.fit(np.c_[np.zeros((60, 3)), X], Y)
+    pipeline = make_pipeline(narrow.fit(X, Y))
+    pipeline.wide_ = wide
+    narrow._predictors = wide._predictors
+    with pytest.raises(DamagedModel, match="not sound"):
+        dump_pipeline(pipeline)
+    narrow.extra_, narrow._predictors = wide, wide._predictors
+    with pytest.raises(DamagedModel, match="not sound"):
+        dump_pipeline(pipeline)
 
 
 # --- code of the project ----------------------------------------------------------------------------------------------
@@ -777,6 +821,10 @@ class Clip(TransformerMixin, BaseEstimator):
         return self
     def transform(self, rows):
         return np.minimum(rows, self.most)
+
+class Holder:
+    def held(rows):
+        return rows
 
 def maker(k):
     def inner(rows):
@@ -816,6 +864,13 @@ def test_code_of_the_project_loads_when_the_recipe_names_it(features):
     np.testing.assert_array_equal(again.predict_proba(X), pipeline.predict_proba(X))
 
 
+def test_one_name_given_as_text_is_that_name_alone(features):
+    pipeline = make_pipeline(FunctionTransformer(features.ratio), LogisticRegression()).fit(X, Y)
+    assert load_pipeline(dump_pipeline(pipeline, "ownfeatures.ratio"), "ownfeatures.ratio")[0].func is features.ratio
+    with pytest.raises(UntrustedModel):
+        dump_pipeline(pipeline, "my.ownfeatures.ratios")
+
+
 def test_code_that_is_not_installed_is_named(features, monkeypatch):
     pipeline = make_pipeline(FunctionTransformer(features.ratio), LogisticRegression()).fit(X, Y)
     data = dump_pipeline(pipeline, trusted=["ownfeatures.ratio"])
@@ -844,10 +899,11 @@ def test_code_of_one_process_is_refused_by_the_name_of_its_parameter(features):
         (FunctionTransformer(inline), "functiontransformer__func is a lambda"),
         (FunctionTransformer(partial(lambda rows, k: rows, k=1)), "functiontransformer__func is a lambda"),
         (FunctionTransformer(features.half), "functiontransformer__func is a lambda"),
-        (FunctionTransformer(inner), "functiontransformer__func is inner, known in this notebook or script only"),
-        (FunctionTransformer(shadow), "functiontransformer__func is ratio, known in this notebook or script only"),
+        (FunctionTransformer(inner), "functiontransformer__func is inner, which no other process can import"),
+        (FunctionTransformer(shadow), "functiontransformer__func is ratio, which no other process can import"),
         (FunctionTransformer(inverse_func=inline), "functiontransformer__inverse_func is a lambda"),
-        (here(), "here is Here, known in this notebook or script only"),
+        (FunctionTransformer(features.Holder.held), "functiontransformer__func is held"),
+        (here(), "here is Here, which no other process can import"),
         (ColumnTransformer([("own", here(), [0, 1, 2])]), "columntransformer__own is Here"),
     ]:
         pipeline = make_pipeline(step, LogisticRegression()).fit(X, Y)
