@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Message', 'Scope', 'Headers', 'Receive', 'Send', 'App', 'CHUNKED', 'CLOSE', 'LINGER', 'log', 'FRAMES', 'HELD',
            'SMALL', 'BodyTooLarge', 'BodyTooSlow', 'UnsupportedEncoding', 'BadFraming', 'TooBusy', 'Stopping',
-           'InternalError', 'body_length', 'at_once', 'with_policy', 'error_messages', 'Exchange', 'trace', 'Gone',
-           'is_gone', 'as_error', 'Guard']
+           'NotStarted', 'InternalError', 'body_length', 'at_once', 'with_policy', 'error_messages', 'Exchange',
+           'trace', 'Gone', 'is_gone', 'as_error', 'Guard']
 
-# %% ../nbs/34_guard.ipynb #52e29372
+# %% ../nbs/34_guard.ipynb #f68523ca
 import asyncio
 import json
 import logging
@@ -22,7 +22,7 @@ from .drain import Drain
 from .errors import MlserveError, as_json
 from .settings import Serve
 
-# %% ../nbs/34_guard.ipynb #0538a646
+# %% ../nbs/34_guard.ipynb #81104e7a
 class BodyTooLarge(MlserveError):
     "A request body over the limit"
 
@@ -74,6 +74,15 @@ class Stopping(MlserveError):
         super().__init__("the service stopped before it could answer this request; send it again")
 
 
+class NotStarted(MlserveError):
+    "An application that could not start and did not say why"
+
+    status = 500
+
+    def __init__(self) -> None:
+        super().__init__("the application could not start and did not say why; its log may")
+
+
 class InternalError(MlserveError):
     "A failure of the application"
 
@@ -82,7 +91,7 @@ class InternalError(MlserveError):
     def __init__(self, number: str) -> None:
         super().__init__(f"the service failed on this request; its log says more under {number}")
 
-# %% ../nbs/34_guard.ipynb #15efb069
+# %% ../nbs/34_guard.ipynb #38bacae4
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -128,7 +137,7 @@ def _stated_length(length: bytes | None, coding: bytes | None, version: str) -> 
         raise BadFraming("the only Transfer-Encoding read here is chunked, in HTTP/1.1")
     return CHUNKED
 
-# %% ../nbs/34_guard.ipynb #719ae7d3
+# %% ../nbs/34_guard.ipynb #74ae9337
 def at_once(
     receive: Receive,  # Of the request
 ) -> Message | None:  # None when it has still to come
@@ -142,7 +151,7 @@ def at_once(
     asked.close()
     return None
 
-# %% ../nbs/34_guard.ipynb #428c7511
+# %% ../nbs/34_guard.ipynb #89177562
 _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -187,7 +196,7 @@ def error_messages(
     start = {"type": "http.response.start", "status": error.status, "headers": with_policy(headers, closing)}
     return start, {"type": "http.response.body", "body": body}
 
-# %% ../nbs/34_guard.ipynb #7e5fff29
+# %% ../nbs/34_guard.ipynb #81b0b045
 class Exchange:
     "One request and what has been answered"
 
@@ -257,7 +266,7 @@ class Exchange:
 async def _nothing() -> None:
     "What is awaited when nothing is sent"
 
-# %% ../nbs/34_guard.ipynb #ee2a94a7
+# %% ../nbs/34_guard.ipynb #20a5f998
 LINGER = 2.0  # seconds
 
 
@@ -270,7 +279,7 @@ async def _read_out(receive: Receive) -> None:
     except (TimeoutError, asyncio.CancelledError):
         pass
 
-# %% ../nbs/34_guard.ipynb #efce3bc9
+# %% ../nbs/34_guard.ipynb #523d95d9
 log = logging.getLogger("mlserve")
 FRAMES = 20  # calls named in one line of the log
 
@@ -293,7 +302,7 @@ class Gone(Exception):
 
 
 def is_gone(
-    raised: Exception,  # While a request was read or answered
+    raised: BaseException,  # While a request was read or answered
 ) -> bool:  # Whether there is nobody to tell
     "Whether the client left; uvloop refuses to write from then on, uvicorn is told a moment later"
     *_, (frame, _) = traceback.walk_tb(raised.__traceback__)
@@ -313,7 +322,7 @@ def as_error(
     log.error("internal_error %s: %s", number, trace(raised))
     return InternalError(number)
 
-# %% ../nbs/34_guard.ipynb #eaae20b0
+# %% ../nbs/34_guard.ipynb #63925b9a
 HELD = 32  # bodies of the largest size that may be in memory at once
 SMALL = 65_536  # bytes of a body that finds room in any case
 
@@ -333,7 +342,7 @@ class Guard:
         self.app, self.serve, self.started = app, serve, started
         self.drain = drain or Drain()
         self.under_way = [0.0] if under_way is None else under_way
-        self.failure: Exception | None = None  # why the application could not start
+        self.failure: Exception | None = None  # why the application could not start, or end
         self._held = 0  # bytes
 
     async def __call__(
@@ -375,7 +384,9 @@ class Guard:
         if isinstance(raised, asyncio.CancelledError):  # uvicorn waits no longer, not even for the rest of the body
             exchange.complete = True
             await exchange.refuse(Stopping())
-        elif isinstance(raised, Exception) and not is_gone(raised):
+        elif is_gone(raised):
+            await asyncio.sleep(0)  # by then uvicorn knows too, and does not miss an answer
+        elif isinstance(raised, Exception):
             await exchange.refuse(as_error(raised))
 
     def _is_whole(self, message: Message | None) -> bool:
@@ -433,4 +444,5 @@ class Guard:
             if not failed:
                 raise
         for message in failed:
+            self.failure = self.failure or NotStarted()
             await send(message)

@@ -6,7 +6,7 @@
 __all__ = ['STOP_SIGNALS', 'Target', 'RETRY', 'blocked_signals', 'let_signals_in', 'Worker', 'start_worker', 'Crew', 'supervise',
            'folder_of', 'shared_folder', 'Duty']
 
-# %% ../nbs/24_workers.ipynb #0ef25658
+# %% ../nbs/24_workers.ipynb #0ecfd4ea
 import multiprocessing
 import os
 import signal
@@ -26,14 +26,14 @@ from typing import Any
 if sys.platform != "win32":
     import fcntl
 
-# %% ../nbs/24_workers.ipynb #e467df0e
+# %% ../nbs/24_workers.ipynb #e5f7fd17
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
     "Keep back the signals that mean stop, for this thread and for processes started now"
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    _mask(signal.SIG_BLOCK)
     try:
         yield
     finally:
@@ -42,9 +42,14 @@ def blocked_signals() -> Iterator[None]:
 
 def let_signals_in() -> None:
     "Take the signals that mean stop, those that were kept back included"
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _mask(signal.SIG_UNBLOCK)
 
-# %% ../nbs/24_workers.ipynb #1c36cf1c
+
+def _mask(how: int) -> None:
+    if sys.platform != "win32":
+        signal.pthread_sigmask(how, STOP_SIGNALS)
+
+# %% ../nbs/24_workers.ipynb #1151d7bf
 Target = Callable[..., object]
 
 
@@ -82,7 +87,7 @@ def start_worker(
         process.start()
     return Worker(process, ours, time.monotonic())
 
-# %% ../nbs/24_workers.ipynb #b8f57b63
+# %% ../nbs/24_workers.ipynb #88fc4419
 RETRY = 1.0  # seconds between two starts of a worker that does not come up
 
 
@@ -170,7 +175,7 @@ def supervise(
     crew.end(patience)
     return crew.exit_code
 
-# %% ../nbs/24_workers.ipynb #dbbbccc4
+# %% ../nbs/24_workers.ipynb #87987fd3
 def folder_of(
     parent: int,  # Process id
 ) -> Path:  # Need not exist
@@ -192,7 +197,7 @@ def shared_folder() -> Path | None:  # None for a process that shares with nobod
     made = folder.lstat()
     return folder if made.st_uid == os.getuid() and made.st_mode & 0o77777 == 0o40700 else None
 
-# %% ../nbs/24_workers.ipynb #5f816852
+# %% ../nbs/24_workers.ipynb #3335513d
 class Duty:
     "Whether this worker, or any of those that share its folder, serves"
 
