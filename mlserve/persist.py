@@ -367,8 +367,8 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _canonical(
     data: bytes,  # As written by skops
-) -> bytes:  # The same for the same pipeline
-    "Rewrite a skops file so that its bytes depend on nothing but the pipeline"
+) -> Members:  # The same for the same pipeline
+    "Rewrite a skops file so that it depends on nothing but the pipeline"
     members = _unpack(data)
     schema = json.loads(members.pop("schema.json"), object_pairs_hook=_no_twice)
     seen, numbers, kept = _occurrences(schema, Counter()), dict[int, int](), dict[bytes, str]()
@@ -393,7 +393,7 @@ def _canonical(
             node["file"] = kept.setdefault(content, f"{len(kept) + 1}.{suffix}")
 
     visit(schema)
-    return _pack({"schema.json": _as_bytes(schema)} | {name: content for content, name in kept.items()})
+    return {"schema.json": _as_bytes(schema)} | {name: content for content, name in kept.items()}
 
 
 def _as_bytes(schema: Node) -> bytes:
@@ -675,15 +675,16 @@ def dump_pipeline(
 ) -> bytes:  # For `load_pipeline`
     "Store a fitted pipeline; the same pipeline gives the same bytes in every process"
     _check_code(pipeline)
-    data = _dump(pipeline)
-    if _dump(load_pipeline(data, trusted)) != data:
+    members = _dump(pipeline)
+    data = _pack(members)
+    if _dump(load_pipeline(data, trusted)) != members:
         raise UnstorablePipeline(
             "the pipeline does not come back as it was; look for attributes of unusual types in it"
         )
     return data
 
 
-def _dump(pipeline: Any) -> bytes:
+def _dump(pipeline: Any) -> Members:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of modules that skops searches for the home of a function
