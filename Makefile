@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check lint types lessons tests outputs export lab docs bench bench-peers hooks lock chromium clean
+.PHONY: help setup serve test test-slow test-gx check lint types lessons tests outputs export lab docs bench bench-peers hooks lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,10 +48,19 @@ lessons: setup # every notebook, in process
 
 tests: setup chromium
 	rm -f .coverage .coverage.*
-	pytest -q --cov=$(CURDIR)/mlserve --cov-report= tests
+	pytest -q -m "not slow and not gx" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
+	pytest -q --cov=$(CURDIR)/mlserve --cov-append --cov-report= tests/browser
 
 outputs: setup # every notebook in a fresh kernel, saved outputs compared; then coverage of all
 	pytest -q --nbval --cov=$(CURDIR)/mlserve --cov-append --cov-report=term:skip-covered --cov-fail-under=90 nbs
+
+test-slow: setup ## Run the tests that take long: every stored pipeline, every folded one, coverage of intervals, the benchmark
+	pytest -q -m slow tests
+
+test-gx: setup ## Run the test against the real Great Expectations, in an environment of its own
+	test -x .venv-gx/bin/python || uv venv -q .venv-gx
+	uv pip install -q --python .venv-gx/bin/python -e '.[train]' great_expectations pytest hypothesis
+	.venv-gx/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir=. -m gx tests/test_exchange.py
 
 chromium: # browser tests say why they skip where it cannot be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

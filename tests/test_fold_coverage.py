@@ -49,7 +49,11 @@ def recorded():
     return {(row["group"], row["name"]): row for row in json.loads(TABLE.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("group, name", CASES)
+# every sixth case in the ordinary run, all of them with the slow tests
+MARKED = [pytest.param(*case, marks=[pytest.mark.slow] if number % 6 else []) for number, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("group, name", MARKED)
 def test_the_table_tells_the_truth(group, name):
     assert verdict(group, name) == recorded()[group, name]
 
