@@ -1,33 +1,95 @@
 # Every target sets up what it needs; `make help` lists them.
-PYTHON ?= python3
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The newest Python this project supports that runs here, unless PYTHON says otherwise:
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+BIN := $(CURDIR)/.venv/bin
+# modules are compiled once, not by every process anew
+unexport PYTHONDONTWRITEBYTECODE
+export PATH := $(BIN):$(PATH)
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check export lab docs hooks lock clean
+.PHONY: help setup serve test test-slow test-gx check lint types lessons tests outputs export lab docs bench bench-peers hooks lock chromium clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: .venv/.ready ## Install everything into .venv
 
 .venv/.ready: .ci/lock.txt settings.ini setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r .ci/lock.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	touch $@
+	@test -n "$(PYTHON)" || { echo "mlserve needs Python 3.11, 3.12 or 3.13; none was found. Install one, or run make PYTHON=/path/to/python"; exit 1; }
+	@echo "installing into .venv with $(PYTHON) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) --require-hashes -r .ci/lock.txt
+	@$(UV) --no-deps -e .
+	@touch $@
 
-export: setup ## Clean, format and export the notebooks
+serve: setup ## Train the default model and serve it with its page on http://127.0.0.1:8000
+	mlserve train
+	mlserve serve
+
+test: check lint types lessons tests outputs docs ## Run everything that CI runs
+
+check: setup ## Are notebooks clean, modules exported, README and lock up to date?
+	python .ci/check_export.py
+	@! grep -rlE '^ *"?(<{7}|>{7}) ' nbs --include='*.ipynb'
+
+lint: setup
+	ruff format --check -q .
+	ruff check -q .
+	flake8 . --count --select=E9,F63,F7,F82 --show-source --statistics
+	flake8 . --count --max-complexity=10 --max-line-length=127 --statistics
+
+types: setup
+	mypy mlserve
+
+lessons: setup # every notebook, in process
+	nbdev-test
+
+tests: setup chromium
+	rm -f .coverage .coverage.*
+	pytest -q -m "not slow and not gx" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
+	pytest -q --cov=$(CURDIR)/mlserve --cov-append --cov-report= tests/browser
+
+outputs: setup # every notebook in a fresh kernel, saved outputs compared; then coverage of all
+	pytest -q --nbval --cov=$(CURDIR)/mlserve --cov-append --cov-report=term:skip-covered --cov-fail-under=90 nbs
+
+test-slow: setup ## Run the tests that take long: every stored pipeline, every folded one, coverage of intervals, the benchmark
+	pytest -q -m slow tests
+
+test-gx: setup ## Run the test against the real Great Expectations, in an environment of its own
+	test -x .venv-gx/bin/python || uv venv -q .venv-gx
+	uv pip install -q --python .venv-gx/bin/python -e '.[train]' great_expectations pytest hypothesis
+	.venv-gx/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir=. -m gx tests/test_exchange.py
+
+chromium: # browser tests say why they skip where it cannot be had
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || true
+
+export: setup ## Clean, format and export the notebooks; write README.md
 	nbdev-clean
-	ruff format -q nbs tests docs bench conftest.py setup.py
+	ruff format -q .
 	nbdev-export
 	python docs/nbdoc.py
 
 lab: setup ## Open the notebooks in JupyterLab
 	jupyter lab nbs
 
-lock: ## Pin the newest tools and libraries for development and CI
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev -o .ci/lock.txt setup.py
+docs: setup ## Build the site into docs/_build/html
+	sphinx-build -q -W --keep-going docs docs/_build/html
+
+bench: setup ## Measure how fast it serves, beside others (needs wrk; a minute with ARGS=--quick)
+	python bench/run.py $(ARGS)
+
+bench-peers: setup # BentoML, LitServe and MLflow, each in an environment of its own, for the next `make bench`
+	python bench/environments.py
+
+hooks: setup ## Format and export on each commit, and show notebooks as text in git diff
+	pre-commit install
+	nbdev-install-hooks
+
+lock: setup ## Pin the newest tools and libraries for development and CI
+	uv pip compile -q --universal --upgrade --python-version 3.11 --generate-hashes --extra dev -o .ci/lock.txt setup.py
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv build dist reports models docs/_build docs/guide .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist reports models docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

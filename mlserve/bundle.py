@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'NAME', 'FILE', 'BadBundle', 'NoBundle', 'Lineage', 'Manifest', 'Bundle', 'unreleased', 'dump',
-           'write_bundle', 'read_manifest', 'read_bundle']
+           'write_bundle', 'read_manifest', 'read_bundle', 'find_bundle']
 
 # %% ../nbs/03_bundle.ipynb #adfb5615
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -58,9 +58,10 @@ class Manifest:
 
     name: str  # Of the model
     version: str  # SemVer
-    engine: str  # What scores it: sklearn
+    engine: str  # What scores it: plan, or sklearn where folding could not be proven
     lineage: Lineage
     metrics: Mapping[str, float]  # On the held-out rows
+    proof: Mapping[str, Any] = field(default_factory=dict)  # What came of proving the plan
     trusted: tuple[str, ...] = ()  # Names from the user's own code that the pipeline may load
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # Path -> size, SHA-256
     format: int = FORMAT
@@ -128,6 +129,7 @@ def write_bundle(
     folder: Path,  # Where it shall stand
     manifest: Manifest,  # What it is; its list of files is made here
     files: Mapping[str, bytes],  # Path inside the folder -> content
+    prove: Callable[[Bundle], object] = lambda bundle: None,  # Raises if the bundle must not take its place
 ) -> Bundle:  # As it now stands there
     "Write a bundle whole or not at all"
     if not NAME.fullmatch(manifest.name):
@@ -140,7 +142,7 @@ def write_bundle(
     for path, data in {**files, "manifest.json": dump(asdict(manifest))}.items():
         _write_file(new / path, data)
     _sync(new)
-    read_bundle(new)
+    prove(read_bundle(new))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
@@ -192,3 +194,20 @@ def read_bundle(
         _verified(folder, file, listed)
     contract = from_json(json.loads(_verified(folder, "contract.json", manifest.files.get("contract.json"))))
     return Bundle(folder, manifest, contract)
+
+# %% ../nbs/03_bundle.ipynb #538a9dcc
+def find_bundle(
+    models: Path,  # A folder of bundles
+    name: str = "",  # Of the model; may be left out where there is only one
+) -> Path:  # The bundle's folder
+    "Which bundle is meant?"
+    there = sorted(p.parent.name for p in models.glob("[!.]*/manifest.json"))
+    there += sorted(p.name[1:-4] for p in models.glob(".*.old") if p.name[1:-4] not in there)
+    if name and name not in there:
+        known = f"it holds {', '.join(there)}" if there else "`mlserve train` makes one"
+        raise NoBundle(f"there is no model {name} in {models.name}; {known}")
+    if not there:
+        raise NoBundle(f"there is no model in {models.name}; `mlserve train` makes one")
+    if not name and len(there) > 1:
+        raise NoBundle(f"{models.name} holds {', '.join(there)}; set MLSERVE_MODEL_NAME to one of them")
+    return models / (name or there[0])

@@ -418,10 +418,11 @@ def check_rows(
     contract: Contract,  # What must hold
     given: Sequence[object],  # Rows as they arrived
     single: bool = False,  # Was one row sent, so that its number says nothing?
+    first: int = 0,  # Number of the first row, where these are a part of more
 ) -> Checked:  # The rows in order, with their warnings
     "Check rows; raises InvalidRows with everything that is wrong"
     rows, errors, warnings = [], [], []
-    for number, one in enumerate(given):
+    for number, one in enumerate(given, first):
         row, wrong, odd = check_row(contract, one, None if single else number)
         rows.append(row)
         errors += wrong

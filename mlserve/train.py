@@ -67,7 +67,7 @@ def fit_rows(
 ) -> Pipeline:  # Fitted
     "Fit, with a sentence in place of a stack trace where the pipeline does not fit the data"
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with threadpool_limits(limits=1):
             return pipeline.fit(rows, target)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -106,7 +106,8 @@ def fit_baseline(
     table: Table,  # The same table
 ) -> BaseEstimator:  # Answers without looking at the row
     "The model to beat"
-    rows, target = table.part(held_out=False)
+    # where every row judges there is nothing else to know the usual answer from
+    rows, target = table.part(held_out=bool(table.held_out.all()))
     dummy = DummyRegressor() if table.contract.output.task == "regression" else DummyClassifier(strategy="prior")
     return dummy.fit(rows, target)
 
@@ -116,7 +117,7 @@ def cross_validate(
     table: Table,  # Only its rows that are not held out are used
     params: Params,  # With what
     score: Callable[[Any, Any, Any], float],  # From fitted pipeline, rows and truth to a number
-    folds: int = 5,
+    folds: int = 5,  # How many
     progress: Callable[[int], None] = lambda fold: None,  # Called after each fold
 ) -> list[float]:  # The score of each fold
     "Score the pipeline on rows it did not learn from, fold by fold"

@@ -1,0 +1,54 @@
+"Sphinx configuration: the guide's pages are the notebooks of nbs, read by nbdoc."
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NBS = HERE.parent / "nbs"
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+guide = HERE / "guide"  # made anew: nbs/02_contract.ipynb becomes guide/contract.html
+shutil.rmtree(guide, ignore_errors=True)
+for notebook in sorted(NBS.rglob("*.ipynb")):
+    place = notebook.relative_to(NBS)
+    if notebook.name != "index.ipynb" and not any(part.startswith(".") for part in place.parts):
+        page = guide / place.with_name(re.sub(r"^\d+_", "", notebook.name))
+        page.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(notebook, page)
+
+# the front page is the README, whose links lead to files beside it
+front = (HERE.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    front = front.replace(f"]({page})", f"]({page.lower()})")
+    (HERE / page.lower()).write_text((HERE.parent / page).read_text(encoding="utf-8"), encoding="utf-8")
+(guide / "front.md").write_text(
+    front.replace("](LICENSE)", "](https://www.apache.org/licenses/LICENSE-2.0)"), encoding="utf-8"
+)
+
+import mlserve  # noqa: E402
+
+project = "mlserve"
+author = copyright = "mlserve contributors"
+version = release = mlserve.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design", "nbdoc"]
+exclude_patterns = ["_build", "guide/front.md"]
+
+nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": "mlserve"}]}
+nb_execution_mode = "off"  # the stored outputs are shown; nbval proves them
+nb_merge_streams = True
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+default_role = "code"
+nitpicky = False
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"mlserve {release}"
+html_static_path = ["images"]
+html_copy_source = html_show_sphinx = False
+html_theme_options = {"show_toc_level": 2, "github_url": "https://github.com/mlserve/mlserve"}

@@ -1,0 +1,5 @@
+"The service for `uvicorn main:app`."
+
+from mlserve.service import asgi
+
+app = asgi()

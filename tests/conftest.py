@@ -1,0 +1,121 @@
+"Models and services that several tests share"
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import hypothesis
+import pytest
+
+from mlserve.retrain import train
+from mlserve.settings import load_settings
+
+# the same cases in every run, however busy the machine is; a failure found elsewhere becomes an explicit example
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
+
+EXAMPLES = ("census", "diabetes", "wine")
+MLSERVE = Path(sys.executable).with_name("mlserve")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def make_project(folder, example):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.ini").write_text(f"[model]\nrecipe = mlserve.examples.{example}:recipe\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def projects(tmp_path_factory):
+    "A project with a trained bundle for each recipe that ships"
+    root = tmp_path_factory.mktemp("projects")
+    made = {name: make_project(root / name, name) for name in EXAMPLES}
+    for folder in made.values():
+        train(load_settings(folder, environ={}))
+    return made
+
+
+@pytest.fixture(scope="session", params=EXAMPLES)
+def project(request, projects):
+    return projects[request.param]
+
+
+@pytest.fixture
+def census(projects, tmp_path):
+    "A copy of the census project, to be changed at will"
+    return shutil.copytree(projects["census"], tmp_path / "census")
+
+
+def environment(**more):
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith("MLSERVE_") and k not in ("PORT", "WEB_CONCURRENCY")
+    }
+    return kept | {k: str(v) for k, v in more.items()}
+
+
+def mlserve(folder, *args, **env):
+    "Run a command of mlserve in a project"
+    command = [MLSERVE, *map(str, args)]
+    return subprocess.run(command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=120)
+
+
+class Service:
+    "A running service"
+
+    def __init__(self, folder, **env):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [MLSERVE, "serve"],
+            cwd=folder,
+            env=environment(PORT=self.port, **env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.wait()
+
+    def wait(self):
+        for _ in range(300):
+            if self.process.poll() is not None:
+                raise RuntimeError(self.process.stdout.read().decode())
+            try:
+                with urlopen(self.url + "/health/ready", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError("the service did not become ready")
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            return self.process.communicate(timeout=30)[0].decode()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+@pytest.fixture(scope="session")
+def services(projects):
+    "A running service for each recipe that ships"
+    running = {name: Service(folder, MLSERVE_SERVE_DRAIN=0.1) for name, folder in projects.items()}
+    yield running
+    for service in running.values():
+        service.stop()
+
+
+@pytest.fixture(scope="session", params=EXAMPLES)
+def service(request, services):
+    return services[request.param]

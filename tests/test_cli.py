@@ -1,0 +1,168 @@
+"The command line on real projects"
+
+import csv
+import json
+import os
+import stat
+
+import pyarrow.parquet as pq
+import pytest
+
+from mlserve.bundle import read_bundle
+from mlserve.examples.census import recipe as census_recipe
+from tests.conftest import free_port, make_project, mlserve
+
+
+def printed(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_train_says_what_it_made(tmp_path):
+    folder = make_project(tmp_path / "wine", "wine")
+    done = mlserve(folder, "train", "--json")
+    told = printed(done)
+    bundle = read_bundle(folder / "models" / "wine")
+    assert (told["name"], told["version"]) == ("wine", bundle.manifest.version)
+    assert told["metrics"]["accuracy_low"] <= told["metrics"]["accuracy"] <= told["metrics"]["accuracy_high"]
+    assert "fit wine to" in done.stderr
+    again = printed(mlserve(folder, "train", "--json"))
+    assert again["version"] == told["version"]
+
+
+def test_evaluate_writes_the_report(project):
+    told = printed(mlserve(project, "evaluate", "--json"))
+    report = project / "reports" / told["name"]
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert metrics == told["metrics"] == read_bundle(project / "models" / told["name"]).manifest.metrics
+    assert all(isinstance(v, int | float) for v in metrics.values())
+    assert (report / "slice_output.txt").read_text()
+    for plot in report.glob("plots/*.png"):
+        assert plot.read_bytes().startswith(b"\x89PNG")
+    assert len(list(report.glob("plots/*.png"))) >= 3
+
+
+def test_evaluate_on_a_file(census):
+    loaded = census_recipe.load(census / "data")
+    loaded.head(2000).to_parquet(census / "new.parquet", index=False)
+    told = printed(mlserve(census, "evaluate", "--data", "new.parquet", "--json"))
+    assert told["metrics"]["rows"] == 2000
+    loaded.head(2000).drop(columns="age").to_csv(census / "new.csv", index=False)
+    refused = mlserve(census, "evaluate", "--data", "new.csv")
+    assert refused.returncode == 9 and "no column age" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predict_answers_a_file(census, suffix):
+    loaded = census_recipe.load(census / "data").drop(columns="income").head(7000)
+    source = census / f"people{suffix}"
+    if suffix == ".csv":
+        loaded.to_csv(source, index=False)
+    elif suffix == ".jsonl":
+        loaded.to_json(source, orient="records", lines=True)
+    else:
+        loaded.to_parquet(source, index=False)
+    told = printed(mlserve(census, "predict", source, "--json"))
+    assert told["rows"] == 7000
+    answered = census / f"people.predicted{suffix}"
+    if suffix == ".parquet":
+        labels = pq.read_table(answered)["predicted_label"].to_pylist()
+        assert pq.read_schema(answered).names[: len(loaded.columns)] == list(loaded.columns)
+    elif suffix == ".csv":
+        with answered.open(newline="") as file:
+            labels = [row["predicted_label"] for row in csv.DictReader(file)]
+    else:
+        labels = [json.loads(line)["predicted_label"] for line in answered.read_text().splitlines()]
+    other = census / "other.jsonl"
+    if suffix != ".jsonl":  # all formats give the same answers
+        loaded.to_json(other, orient="records", lines=True)
+        printed(mlserve(census, "predict", other, "--json"))
+        rows = (census / "other.predicted.jsonl").read_text().splitlines()
+        assert labels == [json.loads(line)["predicted_label"] for line in rows]
+    assert set(labels) == {"<=50K", ">50K"} and len(labels) == 7000
+
+
+def test_a_wrong_file_is_named_and_nothing_is_written(census):
+    (census / "people.csv").write_text("age\nforty\n")
+    refused = mlserve(census, "predict", "people.csv")
+    assert refused.returncode == 13 and "people.csv has no column 'workclass'" in refused.stderr
+    missing = mlserve(census, "predict", "nobody.csv", "--json")
+    assert missing.returncode == 13 and json.loads(missing.stdout)["error"] == "bad_file"
+    assert not list(census.glob("*.predicted*")) and not list(census.glob(".*.part"))
+
+
+def test_without_a_model_the_next_step_is_said(tmp_path):
+    folder = make_project(tmp_path / "empty", "census")
+    for command in (["serve"], ["evaluate"], ["predict", "x.csv"], ["contract", "export"]):
+        done = mlserve(folder, *command)
+        assert done.returncode == 7, command
+        assert done.stderr.strip() == "mlserve: there is no model in models; `mlserve train` makes one" or (
+            "mlserve train" in done.stderr and len(done.stderr.splitlines()) <= 2
+        )
+
+
+def test_a_damaged_model_is_not_served(census):
+    (path,) = census.glob("models/census/pipeline.skops")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = mlserve(census, "serve", PORT=free_port())
+    assert done.returncode == 6 and "pipeline.skops" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_doctor_finds_a_healthy_project_healthy(project):
+    findings = printed(mlserve(project, "doctor", "--json", PORT=free_port()))
+    assert {f["name"]: f["state"] for f in findings if f["state"] != "ok"} == {}
+    assert len(findings) >= 8
+
+
+def test_doctor_finds_what_is_wrong(census):
+    (census / "models/census/metrics.json").write_text("{}")
+    (census / "params.yaml").write_text("census:\n  pipeline:\n    leaves: 3\n")
+    done = mlserve(census, "doctor", "--json", PORT=free_port())
+    states = {f["name"]: f["state"] for f in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert states["bundle"] == states["recipe"] == "fail" and states["settings"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"PORT": "http"}, "PORT is 'http' but must be a whole number"),
+        ({"MLSERVE_SERVE_PROT": "1"}, "did you mean MLSERVE_SERVE_PORT?"),
+        ({"MLSERVE_MODEL_RECIPE": "nowhere:recipe"}, "no module nowhere"),
+    ],
+)
+def test_a_wrong_setting_stops_the_command(census, env, said):
+    done = mlserve(census, "train", **env)
+    assert done.returncode in (2, 8) and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(census):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (census / "models").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = mlserve(census, "train")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+def test_the_contract_is_exported(census):
+    schema = json.loads(mlserve(census, "contract", "export").stdout)
+    assert "education-num" in schema["properties"]
+    suite = json.loads(mlserve(census, "contract", "export", "--to", "gx").stdout)
+    assert suite["expectations"]
+    wrong = mlserve(census, "contract", "export", "--to", "excel")
+    assert wrong.returncode != 0 and "jsonschema" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_the_stream_has_weeks(census):
+    told = printed(mlserve(census, "data", "stream", "--week", "13", "--drift", "covariate:0.5", "--json"))
+    assert told["rows"] == pq.read_metadata(told["file"]).num_rows > 500
+    wrong = mlserve(census, "data", "stream", "--week", "13", "--drift", "weather:9")
+    assert wrong.returncode != 0 and "covariate" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_help_has_a_line_for_each_command(tmp_path):
+    done = mlserve(tmp_path, "--help")
+    for command in ("train", "evaluate", "predict", "serve", "doctor", "data", "contract"):
+        assert command in done.stdout
