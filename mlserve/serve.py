@@ -159,6 +159,7 @@ class LogLine(logging.Formatter):
     "One JSON object a line"
 
     def format(self, record: logging.LogRecord) -> str:
+        "The record as JSON, in ASCII"
         line = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),

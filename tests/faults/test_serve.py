@@ -505,6 +505,7 @@ def test_uvicorn_is_told_why_too():
     assert "the database does not answer; set DATABASE_URL to one that does" in result.stderr
 
 
-def test_it_says_where_it_answers_and_nothing_else(running):
-    ask(running.port, "/%0d%0aFORGED\x1b[31m")
-    assert running.log() == f"mlserve answers on http://127.0.0.1:{running.port}\n"
+def test_it_says_where_it_answers_and_nothing_else():
+    with service() as fresh:
+        ask(fresh.port, "/%0d%0aFORGED\x1b[31m")
+        assert fresh.log() == f"mlserve answers on http://127.0.0.1:{fresh.port}\n"
