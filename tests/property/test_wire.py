@@ -43,7 +43,8 @@ def read(data):
     try:
         return read_json(data), None
     except BadJson as bad:
-        assert "\n" not in str(bad) and str(bad).isprintable() and len(str(bad)) < 300
+        # at most a hundred characters are quoted, each of them escaped in at most ten
+        assert str(bad).isascii() and str(bad).isprintable() and len(str(bad)) < 100 + 100 * 10
         return None, str(bad)
 
 
