@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 BIN := $(CURDIR)/.venv/bin
 # modules are compiled once, not by every process anew
 unexport PYTHONDONTWRITEBYTECODE
+# threads that wait for one another must not keep the cores busy
+export OMP_WAIT_POLICY := passive
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help

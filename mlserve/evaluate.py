@@ -526,7 +526,7 @@ def _precision_recall(truth: Array, scores: Array) -> dict[str, list[float]]:
 
 
 def _histogram(scores: Array) -> list[int]:
-    return np.histogram(scores, bins=20, range=(0, 1))[0].tolist()  # type: ignore[no-any-return]
+    return np.histogram(scores, bins=20, range=(0, 1))[0].tolist()
 
 
 def _class_curves(output: Output, answers: _Answers) -> dict[str, Any]:
