@@ -49,8 +49,8 @@ def recorded():
     return {(row["group"], row["name"]): row for row in json.loads(TABLE.read_text(encoding="utf-8"))}
 
 
-# every sixth case in the ordinary run, all of them with the slow tests
-MARKED = [pytest.param(*case, marks=[pytest.mark.slow] if number % 6 else []) for number, case in enumerate(CASES)]
+# every third case in the ordinary run, all of them with the slow tests
+MARKED = [pytest.param(*case, marks=[pytest.mark.slow] if number % 3 else []) for number, case in enumerate(CASES)]
 
 
 @pytest.mark.parametrize("group, name", MARKED)
