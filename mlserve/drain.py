@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SO_ATTACH_FILTER', 'SO_DETACH_FILTER', 'HANDSHAKE', 'GRACE', 'Drain', 'running_server', 'let_nobody_in',
-           'let_everybody_in', 'waiting', 'listening_sockets', 'stop_listening', 'Stop', 'install_drain', 'watch',
-           'welcome']
+           'let_everybody_in', 'waiting', 'listening_sockets', 'stop_listening', 'see_in_the_last', 'Stop',
+           'install_drain', 'watch', 'welcome']
 
-# %% ../nbs/26_drain.ipynb #996ec5b7
+# %% ../nbs/26_drain.ipynb #68496169
 import asyncio
 import ctypes
 import multiprocessing
@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 from types import FrameType
 
@@ -24,7 +25,7 @@ from uvicorn.server import Server
 from .settings import Serve
 from .workers import Duty, shared_folder
 
-# %% ../nbs/26_drain.ipynb #df868571
+# %% ../nbs/26_drain.ipynb #f3e6d9b8
 class Drain:
     "Whether the service has been told to stop"
 
@@ -33,13 +34,13 @@ class Drain:
     def __init__(self) -> None:
         self.draining = False
 
-# %% ../nbs/26_drain.ipynb #13c643fd
+# %% ../nbs/26_drain.ipynb #dfdf9565
 def running_server() -> Server | None:  # None where uvicorn does not run, or not in the main thread
     "The uvicorn server of this process"
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return server if isinstance(server, Server) else None
 
-# %% ../nbs/26_drain.ipynb #e50411f9
+# %% ../nbs/26_drain.ipynb #3473250c
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # not among the constants of Python's socket module
 _NO_SYN = (
     (0x30, 0, 0, 13),  # load byte 13 of the TCP header: the flags
@@ -79,7 +80,7 @@ def waiting(
             taken.append(listening.accept()[0])
     return taken
 
-# %% ../nbs/26_drain.ipynb #d49ff02b
+# %% ../nbs/26_drain.ipynb #25db203d
 def listening_sockets(
     server: Server,  # A running server
 ) -> list[socket.socket]:  # To be closed; what they stand for stays open
@@ -106,11 +107,28 @@ async def stop_listening(
             for connection in waiting(listening):
                 await loop.connect_accepted_socket(protocol, connection, ssl=config.ssl)
 
-# %% ../nbs/26_drain.ipynb #f711a6c1
+# %% ../nbs/26_drain.ipynb #36693e3c
 HANDSHAKE = 0.2  # seconds in which a connection that was begun is completed
 GRACE = 2.0  # seconds in which a connection that was just taken may send its request
 
 
+async def see_in_the_last(
+    server: Server,  # A running server
+    last: bool,  # No other process is to go on listening on its sockets
+) -> None:
+    "Close the door behind everybody who had come, and wait for their requests"
+    if last:
+        for listening in listening_sockets(server):
+            with listening:
+                let_nobody_in(listening)
+        await asyncio.sleep(HANDSHAKE)
+    await stop_listening(server)
+    end = time.monotonic() + GRACE
+    await asyncio.sleep(0.01)
+    while time.monotonic() < end and any(getattr(one, "cycle", one) is None for one in server.server_state.connections):
+        await asyncio.sleep(0.01)
+
+# %% ../nbs/26_drain.ipynb #c52fc4a6
 class Stop:
     "Takes a server from the first signal to its end"
 
@@ -141,32 +159,21 @@ class Stop:
         self.duty.leave()
         self.task = self.loop.create_task(self.run())
 
-    def _is_anybody_new(self) -> bool:
-        return any(getattr(one, "cycle", one) is None for one in self.server.server_state.connections)
-
     async def run(self) -> None:
         "Answer on, close the door, serve who came in last, and let uvicorn end"
         try:
             await asyncio.sleep(self.seconds)
-            if self.duty.was_last() and self.server.config.fd is None:  # else somebody goes on listening there
-                for listening in listening_sockets(self.server):
-                    with listening:
-                        let_nobody_in(listening)
-                await asyncio.sleep(HANDSHAKE)
-            await stop_listening(self.server)
-            end = self.loop.time() + GRACE
-            await asyncio.sleep(0.01)
-            while self._is_anybody_new() and self.loop.time() < end:
-                await asyncio.sleep(0.01)
+            given = self.server.config.fd is not None  # by somebody who may go on with the socket
+            await see_in_the_last(self.server, self.duty.was_last() and not given)
         finally:
+            self.duty.leave()  # so that a successor may come on duty
             self.server.should_exit = True
 
-# %% ../nbs/26_drain.ipynb #f9246973
+# %% ../nbs/26_drain.ipynb #f53c33f5
 def install_drain(
     drain: Drain,  # Told when the stop begins
     serve: Serve,  # How long to drain, and how long requests may then take
-    lifeline: int
-    | None = None,  # Descriptor that becomes readable when all workers are to stop; the parent's if not given
+    lifeline: int | None = None,  # Becomes readable when all workers are to stop; the parent's sentinel if not given
 ) -> bool:  # Whether there is a server to drain
     "Have the uvicorn server of this process drain before it stops; call it from the lifespan of the application"
     server = running_server()
@@ -184,7 +191,7 @@ def install_drain(
 
 
 def watch(
-    lifeline: int,  # Descriptor that becomes readable when all workers are to stop
+    lifeline: int,  # Becomes readable when all workers are to stop
     stop: Stop,  # What to begin then
 ) -> None:
     "Stop when the parent does"

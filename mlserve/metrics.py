@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['Cells', 'BOUNDS', 'METHODS', 'CONTENT_TYPE', 'Sums', 'read_tally', 'Tally', 'hold_file', 'map_file', 'is_held',
-           'Metrics']
+           'Metrics', 'add_up', 'Scrape']
 
-# %% ../nbs/25_metrics.ipynb #2fd0f44d
-import atexit
+# %% ../nbs/25_metrics.ipynb #23f6fb06
 import itertools
 import json
 import mmap
@@ -15,7 +14,6 @@ import shutil
 import struct
 import sys
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterator, MutableSequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -27,7 +25,7 @@ from prometheus_client.registry import Collector
 if sys.platform != "win32":
     import fcntl
 
-# %% ../nbs/25_metrics.ipynb #aa3c07f5
+# %% ../nbs/25_metrics.ipynb #38706765
 _HEADER = struct.Struct("<II")  # bytes of the name, number of doubles
 _SIZE = 256 * 1024  # about a thousand series
 Cells = MutableSequence[float]  # doubles in place
@@ -46,7 +44,7 @@ def read_tally(
         yield tuple(json.loads(bytes(memory[start - length : start]))), start, count
         place = start + 8 * count
 
-
+# %% ../nbs/25_metrics.ipynb #27158ffb
 class Tally:
     "Doubles under names, in a piece of memory"
 
@@ -85,7 +83,7 @@ class Tally:
         "What is counted so far"
         return list(self._known)
 
-# %% ../nbs/25_metrics.ipynb #0e325469
+# %% ../nbs/25_metrics.ipynb #51738430
 def hold_file(
     folder: Path,  # Where the workers keep their numbers
 ) -> BinaryIO:  # The file, held until it is closed
@@ -122,31 +120,30 @@ def is_held(
             return True
     return False
 
-# %% ../nbs/25_metrics.ipynb #b642f7f9
+# %% ../nbs/25_metrics.ipynb #11cb29e9
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # of the answer that carries the text
 Sums = dict[tuple[str, ...], list[float]]
+_NOW = ("in_flight", "model")  # records about what a process does at the moment
 
 
-class Metrics(Collector):
-    "The service's counters; call it from the event loop only"
+class Metrics:
+    "What one process counts; call it from the event loop only"
 
     def __init__(
         self,
         folder: Path | None = None,  # Shared by the workers; None for a process that stands alone
     ) -> None:
-        self._folder = folder
-        self._file = hold_file(self._folder) if self._folder else None
-        self._tally = Tally(bytearray(_SIZE) if self._file is None else map_file(self._file))
-        for name in self._tally.names():  # of a worker that died here: what it was doing is over
-            if name[0] in ("in_flight", "model"):
-                self._tally.cells(name)[0] = 0.0
-        self.under_way = self._tally.cells(("in_flight",))  # requests being answered, kept by the guard
-        self._rows = self._tally.cells(("rows",))
+        self.folder, self.file = folder, hold_file(folder) if folder else None
+        self.tally = Tally(map_file(self.file) if self.file else bytearray(_SIZE))
+        for name in self.tally.names():  # of a worker that died here: what it was doing is over
+            if name[0] in _NOW:
+                self.tally.cells(name)[0] = 0.0
+        self.under_way = self.tally.cells(("in_flight",))  # requests being answered, kept by the guard
+        self._rows = self.tally.cells(("rows",))
         self._series: dict[tuple[str, str, int], Cells] = {}
         self._model: Cells = [0.0]
-        atexit.register(self.close)
 
     def observe(
         self,
@@ -160,7 +157,7 @@ class Metrics(Collector):
         cells = self._series.get((route, method, status))
         if cells is None:
             name = ("request", route, method if method in METHODS else "other", str(status))
-            cells = self._series[route, method, status] = self._tally.cells(name, len(BOUNDS) + 2)
+            cells = self._series[route, method, status] = self.tally.cells(name, len(BOUNDS) + 2)
         cells[bisect_left(BOUNDS, seconds)] += 1.0
         cells[-1] += seconds
         if rows:
@@ -175,52 +172,38 @@ class Metrics(Collector):
     ) -> None:
         "Say which model answers from now on"
         self._model[0] = 0.0
-        self._model = self._tally.cells(("model", name, version, engine, code))
+        self._model = self.tally.cells(("model", name, version, engine, code))
         self._model[0] = 1.0
-
-    def _sums(self) -> Sums:
-        "Every record, added up over the workers"
-        if self._folder is None:
-            parts = [(bytes(self._tally.memory), True)]
-        else:
-            parts = [(path.read_bytes(), is_held(path)) for path in sorted(self._folder.glob("*.tally"))]
-        sums: Sums = {}
-        for memory, alive in parts:
-            for name, start, count in read_tally(memory):
-                if alive or name[0] not in ("in_flight", "model"):
-                    values = struct.unpack_from(f"{count}d", memory, start)
-                    sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * count), values, strict=True)]
-        return sums
-
-    def collect(
-        self,
-    ) -> Iterator[Metric]:  # One a metric
-        "All metrics, as prometheus_client wants them"
-        sums = self._sums()
-        yield from _requests({name[1:]: cells for name, cells in sums.items() if name[0] == "request"})
-        yield CounterMetricFamily("mlserve_rows", "Rows predicted", value=sums["rows",][0])
-        yield GaugeMetricFamily("mlserve_in_flight", "Requests being answered", value=sums["in_flight",][0])
-        info = GaugeMetricFamily(
-            "mlserve_model_info", "The model that answers", labels=["name", "version", "engine", "code"]
-        )
-        for name, (answers, *_) in sorted(sums.items()):
-            if name[0] == "model" and answers:
-                info.add_metric(name[1:], 1.0)
-        yield info
 
     def text(
         self,
     ) -> bytes:  # To be sent as `CONTENT_TYPE`
         "What `GET /metrics` answers"
-        return generate_latest(self)
+        return generate_latest(Scrape(add_up(self)))
 
     def close(self) -> None:
         "Let go of the file; the last worker to do so removes the folder"
-        if self._file is not None and self._folder is not None:
-            self._file.close()
-            self._file = None
-            if not any(is_held(path) for path in self._folder.glob("*.tally")):
-                shutil.rmtree(self._folder, ignore_errors=True)
+        if self.file is not None and self.folder is not None:
+            self.file.close()
+            self.file = None
+            if not any(is_held(path) for path in self.folder.glob("*.tally")):
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+# %% ../nbs/25_metrics.ipynb #5ba26bd5
+def add_up(
+    metrics: Metrics,  # Of the worker that is asked
+) -> Sums:  # Every record, added up over the workers
+    "What all workers counted"
+    parts = [(bytes(metrics.tally.memory), True)]
+    if metrics.folder is not None:
+        parts = [(path.read_bytes(), is_held(path)) for path in sorted(metrics.folder.glob("*.tally"))]
+    sums: Sums = {}
+    for memory, alive in parts:
+        for name, start, count in read_tally(memory):
+            if alive or name[0] not in _NOW:
+                values = struct.unpack_from(f"{count}d", memory, start)
+                sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * count), values, strict=True)]
+    return sums
 
 
 def _requests(
@@ -228,14 +211,40 @@ def _requests(
 ) -> Iterator[Metric]:
     "The two metrics that are about requests"
     total = CounterMetricFamily("mlserve_requests", "Requests answered", labels=["route", "method", "status"])
-    routes: dict[str, list[float]] = defaultdict(lambda: [0.0] * (len(BOUNDS) + 2))
+    routes: Sums = {}
     for labels, cells in sorted(series.items()):
         total.add_metric(labels, sum(cells[:-1]))
-        routes[labels[0]] = [a + b for a, b in zip(routes[labels[0]], cells, strict=True)]
+        known = routes.setdefault(labels[:1], [0.0] * len(cells))
+        routes[labels[:1]] = [a + b for a, b in zip(known, cells, strict=True)]
     yield total
     seconds = HistogramMetricFamily("mlserve_request_seconds", "Seconds from request to answer", labels=["route"])
+    bounds = [*map(str, BOUNDS), "+Inf"]
     for route, cells in routes.items():
         reached = itertools.accumulate(cells[:-1])
-        bounds = [*map(str, BOUNDS), "+Inf"]
-        seconds.add_metric([route], list(zip(bounds, reached, strict=True)), sum_value=cells[-1])
+        seconds.add_metric(route, list(zip(bounds, reached, strict=True)), sum_value=cells[-1])
     yield seconds
+
+
+class Scrape(Collector):
+    "Sums, as prometheus_client wants them"
+
+    def __init__(
+        self,
+        sums: Sums,  # From `add_up`
+    ) -> None:
+        self.sums = sums
+
+    def collect(
+        self,
+    ) -> Iterator[Metric]:  # One a metric
+        "All metrics"
+        yield from _requests({name[1:]: cells for name, cells in self.sums.items() if name[0] == "request"})
+        yield CounterMetricFamily("mlserve_rows", "Rows predicted", value=self.sums["rows",][0])
+        yield GaugeMetricFamily("mlserve_in_flight", "Requests being answered", value=self.sums["in_flight",][0])
+        info = GaugeMetricFamily(
+            "mlserve_model_info", "The model that answers", labels=["name", "version", "engine", "code"]
+        )
+        for name, (answers, *_) in sorted(self.sums.items()):
+            if name[0] == "model" and answers:
+                info.add_metric(name[1:], 1.0)
+        yield info

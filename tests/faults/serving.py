@@ -41,6 +41,13 @@ def command_of(process):
         return ""
 
 
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Service:
     "A running service"
 
@@ -148,7 +155,7 @@ def send(port, *parts, pause=0.0, timeout=10.0):
         except ConnectionError:
             pass
         answer = read_answer(connection)
-        connection.settimeout(0.2)
+        connection.settimeout(0.05)
         try:
             closed = connection.recv(1) == b""
         except TimeoutError:

@@ -127,9 +127,9 @@ def test_bodies_that_still_arrive_hold_only_so_much_memory():
         sizes = [90_000] * 100 + [1000] * 10
         tasks = [asyncio.create_task(half(guard, leave, size)) for size in sizes]
         await asyncio.sleep(0.1)
-        held = guard._held
+        held = guard.bodies.held
         leave.set()
-        return held, await asyncio.gather(*tasks), guard._held
+        return held, await asyncio.gather(*tasks), guard.bodies.held
 
     held, statuses, left = asyncio.run(main())
     fit = HELD * 100_000 // 90_000
