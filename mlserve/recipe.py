@@ -39,6 +39,7 @@ class Slice:
 
     column: str
     edges: tuple[float, ...] = ()  # Where a number is cut into groups; each edge begins a group
+    protected: bool = False  # Must the gap between its groups not grow from model to model?
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ recipe = Recipe(
     load=load,
     build=build,
     slices=(
-        Slice("sex"),
-        Slice("race"),
+        Slice("sex", protected=True),
+        Slice("race", protected=True),
         Slice("age", edges=(25, 35, 45, 55, 65)),
         Slice("education-num", edges=(9, 13)),  # school left early, school finished, degree
     ),
