@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_AT_ONCE', 'Draining', 'Measures', 'Service', 'NotReady', 'NotFound', 'MethodNotAllowed', 'UnsupportedMediaType',
-           'BadRequest', 'error_response', 'predict', 'version_headers', 'describe', 'openapi', 'Measured',
-           'create_app']
+           'BadRequest', 'error_response', 'is_json', 'predict', 'answer_rows', 'version_headers', 'describe',
+           'openapi', 'Measured', 'create_app']
 
 # %% ../nbs/32_app.ipynb #dec3f7d3
 import secrets
@@ -20,8 +20,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mlserve
+from .answers import in_dialect
 from .contract import Row, check_rows, example, row_schema
-from .errors import MlserveError, as_json
+from .errors import MlserveError
 from .score import Batcher, Model, Scored, answer, class_name
 from .wire import read_json, write_json
 
@@ -89,12 +90,12 @@ class BadRequest(MlserveError):
 
 def error_response(
     error: MlserveError,  # What went wrong
+    path: str,  # Of the request
     headers: Mapping[str, str] | None = None,  # To add
-) -> Response:  # In the one shape
+) -> Response:  # In the one shape, or in that of the route's protocol
     "An error as callers see it"
-    extra = {"retry-after": "1"} if error.status == 503 else {}
-    body = write_json(as_json(error))
-    return Response(body, error.status, {**extra, **(headers or {})}, media_type="application/json")
+    status, body = in_dialect(error, path)
+    return Response(write_json(body), status, {**error.headers, **(headers or {})}, media_type="application/json")
 
 
 def _from_framework(error: HTTPException) -> MlserveError:
@@ -105,7 +106,10 @@ def _from_framework(error: HTTPException) -> MlserveError:
     return BadRequest("the request cannot be understood; GET /docs shows what can")
 
 # %% ../nbs/32_app.ipynb #5d31f1c7
-def _is_json(request: Request) -> bool:
+def is_json(
+    request: Request,  # With a body
+) -> bool:  # In UTF-8
+    "Does a request say that its body is JSON?"
     type_, _, rest = request.headers.get("content-type", "").partition(";")
     charset = rest.partition("charset=")[2].strip().strip('"').lower()
     return type_.strip().lower() == "application/json" and charset in ("", "utf-8")
@@ -116,19 +120,30 @@ async def predict(
     request: Request,  # With a row or a list of rows
 ) -> Response:  # An answer or a list of answers
     "Answer POST /predict"
-    if not _is_json(request):
+    if not is_json(request):
         raise UnsupportedMediaType("send the row as JSON with the header content-type: application/json")
     model = service.model
     given = read_json(await request.body())
     single = not isinstance(given, list)
-    checked = check_rows(model.contract, [given] if single else given, single=single)
-    scored = await _score(service, model, checked.rows)
-    request.scope["rows"] = len(scored)
-    answers = [
-        answer(model, s, warnings, secrets.token_hex(16)) for s, warnings in zip(scored, checked.warnings, strict=True)
-    ]
+    answers = await answer_rows(service, model, request, [given] if single else given, single)
     body = write_json(answers[0] if single else answers)
     return Response(body, headers=version_headers(model), media_type="application/json")
+
+
+async def answer_rows(
+    service: Service,  # What the routes share
+    model: Model,  # The one that was current when the request came
+    request: Request,  # Told how many rows were answered
+    given: Sequence[object],  # Rows as they arrived, in whatever dialect
+    single: bool = False,  # Was one row sent, so that its number says nothing?
+) -> list[dict[str, Any]]:  # One answer a row
+    "Check rows, score them and make their answers: the one way for every dialect"
+    checked = check_rows(model.contract, given, single=single)
+    scored = await _score(service, model, checked.rows)
+    request.scope["rows"] = len(scored)
+    return [
+        answer(model, s, warnings, secrets.token_hex(16)) for s, warnings in zip(scored, checked.warnings, strict=True)
+    ]
 
 
 MOST_AT_ONCE = 100  # Rows that a folded model scores without leaving the event loop
@@ -270,12 +285,12 @@ class Measured:
 def _add_errors(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, MlserveError)
-        return error_response(error)
+        return error_response(error, request.scope["path"])
 
     async def frameworks(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         allow = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
-        return error_response(_from_framework(error), allow)
+        return error_response(_from_framework(error), request.scope["path"], allow)
 
     app.add_exception_handler(MlserveError, ours)
     app.add_exception_handler(HTTPException, frameworks)

@@ -26,6 +26,11 @@ class MlserveError(Exception):
         "What is wrong with which field, for errors that are about rows"
         return ()
 
+    @property
+    def headers(self) -> dict[str, str]:
+        "What the HTTP answer says besides, names in lower case"
+        return {"retry-after": "1"} if self.status == 503 else {}
+
 # %% ../nbs/00_errors.ipynb #23e6f785
 @dataclass(frozen=True)
 class FieldError:

@@ -146,15 +146,16 @@ class Gone(Exception):
 class Exchange:
     "One request and what is answered"
 
-    __slots__ = ("body", "complete", "drain", "held", "inward", "outward", "size", "started")
+    __slots__ = ("body", "complete", "drain", "held", "inward", "outward", "path", "size", "started")
 
     def __init__(
         self,
         receive: Receive,  # Of the server
         send: Send,  # Of the server
         drain: Drain,  # Whether connections are to be closed
+        path: str = "",  # Of the request; says in which dialect errors are told
     ) -> None:
-        self.inward, self.outward, self.drain = receive, send, drain
+        self.inward, self.outward, self.drain, self.path = receive, send, drain, path
         self.body: Message | None = None  # what the application is given first
         self.size = 0  # bytes of it that had to be waited for
         self.complete = False  # nothing more comes from the client
@@ -204,7 +205,7 @@ async def refuse(
     if exchange.started:
         return  # uvicorn cuts the connection of an answer that is not complete
     exchange.started = True
-    start, body = error_messages(error, exchange.drain.draining or not exchange.complete)
+    start, body = error_messages(error, exchange.drain.draining or not exchange.complete, exchange.path)
     await exchange.outward(start)
     if not exchange.complete:
         await exchange.outward({**body, "more_body": True})
@@ -341,7 +342,7 @@ class Guard:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        exchange = Exchange(receive, send, self.drain)
+        exchange = Exchange(receive, send, self.drain, scope.get("path", ""))
         under_way = self.under_way
         try:
             length = body_length(scope["headers"], scope["http_version"])
