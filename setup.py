@@ -32,6 +32,8 @@ setup(
     include_package_data=False,  # package_data says it all; else setuptools takes mlserve/data for a package
     ext_modules=[walk],
     install_requires=lines("requirements"),
-    extras_require={extra: lines(f"{extra}_requirements") for extra in ("sklearn", "store", "train", "dev")},
+    extras_require={
+        extra: lines(f"{extra}_requirements") for extra in ("sklearn", "store", "postgres", "train", "dev")
+    },
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["mlserve = mlserve._modidx:d"]},
 )

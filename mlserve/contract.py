@@ -39,6 +39,7 @@ class Field:
     outside: str = "warn"  # What happens outside range or levels: one of OUTSIDE
     example: Value = None  # A typical value
     description: str = ""  # For people
+    private: bool = False  # Its values are answered, but never written to the journal
 
 
 @dataclass(frozen=True)
@@ -251,8 +252,10 @@ def _checked(field: Field) -> Field:
         raise BadContract(f"field {field.name} has the kind {field.kind!r}; kinds are {', '.join(KINDS)}")
     if field.outside not in OUTSIDE:
         raise BadContract(f"field {field.name} says outside={field.outside!r}; it can be {', '.join(OUTSIDE)}")
-    if not isinstance(field.nullable, bool) or not isinstance(field.description, str):
-        raise BadContract(f"field {field.name} must say true or false for nullable, and text for its description")
+    if not isinstance(field.nullable, bool) or not isinstance(field.private, bool):
+        raise BadContract(f"field {field.name} must say true or false for nullable and for private")
+    if not isinstance(field.description, str):
+        raise BadContract(f"field {field.name} must have text for its description")
     levels = _checked_levels(field) if field.kind == "category" else None
     low, high = (_checked_value(field, what) if field.kind in _RANGED else None for what in ("low", "high"))
     if low is not None and high is not None and low > high:
@@ -297,6 +300,7 @@ def field_schema(
             schema |= {k: v for k, v in (("minimum", field.low), ("maximum", field.high)) if v is not None}
     schema["examples"] = [field.example]
     known = {"kind": field.kind, "low": field.low, "high": field.high, "levels": field.levels, "outside": field.outside}
+    known["private"] = field.private or None
     schema["x-field"] = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if v is not None}
     return schema
 

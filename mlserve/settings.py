@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Serve', 'Store', 'Registry', 'Gate',
-           'Access', 'Settings', 'from_environment', 'find_root', 'from_file', 'load_settings']
+           'Access', 'Journal', 'Settings', 'from_environment', 'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
 import os
@@ -58,8 +58,8 @@ def _hash_of(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 # %% ../nbs/01_settings.ipynb #42178ccf
-def _setting(default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc})
+def _setting(default: Any, doc: str, secret: bool = False) -> Any:
+    return field(default=default, metadata={"doc": doc}, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,19 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Journal:
+    "`[journal]`: what the service answered and what turned out to be true"
+
+    folder: Path = _setting(Path("journal"), "folder of the journal's file, and of what waits for the database")
+    url: str = _setting("", "database in place of the file; a secret, so set DATABASE_URL in the environment", True)
+    sample: float = _setting(1.0, "share of the answers that are kept; 0 keeps none")
+    queue: int = _setting(10_000, "answers that may wait in memory; more are dropped, and counted")
+    spool_rows: int = _setting(100_000, "answers that may wait for the database; the oldest are dropped")
+    keep_days: float = _setting(90.0, "days after which answers and feedback are deleted")
+    keep_rows: int = _setting(1_000_000, "most answers that are kept; the oldest are deleted")
+
+
+@dataclass(frozen=True)
 class Settings:
     "Everything that is set, by section"
 
@@ -161,6 +174,7 @@ class Settings:
     registry: Registry = field(default_factory=Registry)
     gate: Gate = field(default_factory=Gate)
     access: Access = field(default_factory=Access)
+    journal: Journal = field(default_factory=Journal)
 
     def path(
         self,
@@ -202,7 +216,11 @@ def _unknown(name: str, known: list[str], where: str) -> BadSettings:
     return BadSettings(f"{where} has no setting {name}: {hint}")
 
 # %% ../nbs/01_settings.ipynb #4c00a65b
-ALIASES = {"PORT": "MLSERVE_SERVE_PORT", "WEB_CONCURRENCY": "MLSERVE_SERVE_WORKERS"}
+ALIASES = {
+    "PORT": "MLSERVE_SERVE_PORT",
+    "WEB_CONCURRENCY": "MLSERVE_SERVE_WORKERS",
+    "DATABASE_URL": "MLSERVE_JOURNAL_URL",
+}
 
 
 def from_environment(

@@ -60,7 +60,9 @@ def census(projects, tmp_path):
 
 def environment(**more):
     kept = {
-        k: v for k, v in os.environ.items() if not k.startswith("MLSERVE_") and k not in ("PORT", "WEB_CONCURRENCY")
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("MLSERVE_") and k not in ("PORT", "WEB_CONCURRENCY", "DATABASE_URL")
     }
     return kept | {k: str(v) for k, v in more.items()}
 

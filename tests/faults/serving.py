@@ -28,7 +28,9 @@ def free_port():
 def environment(port, **settings):
     "The environment of a service; `settings` are of the section [serve]"
     kept = {
-        k: v for k, v in os.environ.items() if not k.startswith("MLSERVE_") and k not in ("PORT", "WEB_CONCURRENCY")
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("MLSERVE_") and k not in ("PORT", "WEB_CONCURRENCY", "DATABASE_URL")
     }
     given = {f"MLSERVE_SERVE_{name.upper()}": str(value) for name, value in settings.items()}
     return kept | {"PORT": str(port), "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}"} | given
