@@ -72,6 +72,15 @@ def _libraries(settings: Settings) -> str:
     return "everything to train and to serve"
 
 
+def _walk(settings: Settings) -> str:
+    if find_spec("mlserve._walk") is None:
+        raise _Doubt(
+            "folded models run in plain Python, with the same answers but slower; "
+            "to compile the walk, install a C compiler and then mlserve again"
+        )
+    return "folded models run compiled"
+
+
 def _recipe(settings: Settings) -> str:
     from mlserve.recipe import find_recipe, read_params
 
@@ -95,7 +104,8 @@ def _probe(settings: Settings) -> str:
     from mlserve.score import check_probe, load_model
 
     model = load_model(read_bundle(_folder(settings)))
-    return f"all {check_probe(model)} rows answered as when the model was made"
+    engine = f"{model.bundle.manifest.engine}, {model.speed}" if model.speed else model.bundle.manifest.engine
+    return f"all {check_probe(model)} rows answered as when the model was made, by the engine {engine}"
 
 
 def _code(settings: Settings) -> str:
@@ -131,6 +141,7 @@ def _writable(settings: Settings) -> str:
 CHECKS: dict[str, Callable[[Settings], str]] = {
     "python": _python,
     "libraries": _libraries,
+    "walk": _walk,
     "recipe": _recipe,
     "models folder": _writable,
     "bundle": _bundle,
