@@ -212,7 +212,8 @@ def _load_sklearn(bundle: Bundle) -> Model:
     check_versions(bundle.manifest.lineage.libraries)
     threadpool_limits(limits=1)
     pipeline = load_pipeline(bundle.read("pipeline.skops"), trusted=bundle.manifest.trusted)
-    return Model(bundle, sklearn_engine(pipeline, bundle.contract))
+    score, gives = sklearn_engine(pipeline, bundle.contract), hasattr(pipeline, "predict_proba")
+    return Model(bundle, score, gives_probabilities=gives)
 
 # %% ../nbs/30_score.ipynb #b1144665
 TOLERANCE = 1e-6  # Of a probability, or of a value relative to its size

@@ -64,9 +64,10 @@ def test_an_upward_import_is_seen():
     assert violations("02", ast.parse("def f():\n    from mlserve.app import create_app")) == ["app"]
 
 
-def test_numbers_and_modules_are_unique():
+def test_each_notebook_has_a_module_of_its_own():
+    "Numbers may be shared: modules of one number do not import each other, as the test above sees to"
     assert None not in NUMBER
-    assert len(NUMBER) == len(NOTEBOOKS) == len(set(NUMBER.values()))
+    assert len(NUMBER) == len(NOTEBOOKS)
 
 
 def test_every_exported_module_still_has_its_notebook():
