@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-slow test-gx check lint types lessons tests outputs export lab docs bench bench-peers hooks lock chromium clean
+.PHONY: help setup serve test test-slow test-gx slug check lint types lessons tests outputs export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,8 +32,9 @@ serve: setup ## Train the default model and serve it with its page on http://127
 
 test: check lint types lessons tests outputs docs ## Run everything that CI runs
 
-check: setup ## Are notebooks clean, modules exported, README and lock up to date?
+check: setup ## Are notebooks clean, modules exported, README and requirements up to date?
 	python .ci/check_export.py
+	python .ci/requirements.py --check
 	@! grep -rlE '^ *"?(<{7}|>{7}) ' nbs --include='*.ipynb'
 
 lint: setup
@@ -64,6 +65,10 @@ test-gx: setup ## Run the test against the real Great Expectations, in an enviro
 	uv pip install -q --python .venv-gx/bin/python -e '.[train]' great_expectations pytest hypothesis
 	.venv-gx/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir=. -m gx tests/test_exchange.py
 
+slug: setup ## Build what Heroku would build from this commit, and hold it against the budgets of settings.ini
+	test -d models || mlserve train
+	mlserve slug
+
 chromium: # browser tests say why they skip where it cannot be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || true
@@ -90,8 +95,13 @@ hooks: setup ## Format and export on each commit, and show notebooks as text in 
 	pre-commit install
 	nbdev-install-hooks
 
+requirements: setup ## Write what Heroku installs from settings.ini and the lock
+	python .ci/requirements.py
+
 lock: setup ## Pin the newest tools and libraries for development and CI
 	uv pip compile -q --universal --upgrade --python-version 3.11 --generate-hashes --extra dev -o .ci/lock.txt setup.py
+	$(UV) --require-hashes -r .ci/lock.txt
+	python .ci/requirements.py
 
 clean: ## Remove what the other targets made, .venv included
 	rm -rf .venv build dist reports models docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

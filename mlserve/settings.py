@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Serve', 'Store', 'Registry', 'Gate',
-           'Access', 'Journal', 'Settings', 'from_environment', 'find_root', 'from_file', 'load_settings']
+           'Access', 'Journal', 'Slug', 'Settings', 'from_environment', 'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
 import os
@@ -162,6 +162,15 @@ class Journal:
 
 
 @dataclass(frozen=True)
+class Slug:
+    "`[slug]`: what a deployment may take"
+
+    size: float = _setting(60.0, "MB that the slug may have, compressed")
+    memory: float = _setting(400.0, "MB that the web process may take with two workers; a small dyno has 512")
+    ready: float = _setting(3.0, "seconds of processor time in which one worker must be ready")
+
+
+@dataclass(frozen=True)
 class Settings:
     "Everything that is set, by section"
 
@@ -175,6 +184,7 @@ class Settings:
     gate: Gate = field(default_factory=Gate)
     access: Access = field(default_factory=Access)
     journal: Journal = field(default_factory=Journal)
+    slug: Slug = field(default_factory=Slug)
 
     def path(
         self,
@@ -229,6 +239,8 @@ def from_environment(
     "The settings that the environment overrides"
     known = {f"MLSERVE_{s}_{f.name}".upper(): (s, f.name) for s, kind in _sections().items() for f in fields(kind)}
     found = {known[ALIASES[name]]: (environ[name], name) for name in ALIASES if environ.get(name)}
+    if environ.get("DYNO"):  # set on Heroku, whose router comes from outside
+        found["serve", "host"] = ("0.0.0.0", "DYNO")
     for name in sorted(environ):
         if name.startswith("MLSERVE_"):
             if name not in known:
