@@ -1,4 +1,4 @@
-"""Write requirements.txt, what Heroku installs: what serving requires in settings.ini, and all that needs, as the lock pins it.
+"""Write requirements.txt, what Heroku installs: the serving requirements of settings.ini and all they need, from the lock.
 
 python .ci/requirements.py [--check]
 
