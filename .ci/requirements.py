@@ -53,7 +53,8 @@ def requirements():
     "The content of requirements.txt"
     settings = ConfigParser(interpolation=None)
     settings.read_string((ROOT / "settings.ini").read_text(encoding="utf-8"))
-    stated = [line for line in settings["package"]["requirements"].splitlines() if line]
+    lists = ("requirements", "store_requirements", "postgres_requirements")  # what a dyno can need
+    stated = [line for name in lists for line in settings["package"][name].splitlines() if line]
     python = (ROOT / ".python-version").read_text(encoding="utf-8").strip()
     pins = locked((ROOT / ".ci/lock.txt").read_text(encoding="utf-8"))
     names = sorted(needed(stated, target(python), {}))
