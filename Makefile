@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export PATH := $(BIN):$(PATH)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-slow test-gx slug check lint types lessons tests outputs export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help setup serve test test-slow test-gx test-actions slug model wheel tagged check lint types lessons tests outputs export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ lint: setup
 	ruff check -q .
 	flake8 . --count --select=E9,F63,F7,F82 --show-source --statistics
 	flake8 . --count --max-complexity=10 --max-line-length=127 --statistics
+	jactionlint --shellcheck=
+	zizmor --offline --quiet .github
+	check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema -q --builtin-schema vendor.dependabot .github/dependabot.yml
 
 types: setup
 	mypy mlserve
@@ -51,7 +55,7 @@ lessons: setup # every notebook, in process
 
 tests: setup chromium
 	rm -f .coverage .coverage.*
-	pytest -q -m "not slow and not gx" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
+	pytest -q -m "not slow and not gx and not actions" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
 	pytest -q --cov=$(CURDIR)/mlserve --cov-append --cov-report= tests/browser
 
 outputs: setup # every notebook in a fresh kernel, saved outputs compared; then coverage of all
@@ -64,6 +68,18 @@ test-gx: setup ## Run the test against the real Great Expectations, in an enviro
 	test -x .venv-gx/bin/python || uv venv -q .venv-gx
 	uv pip install -q --python .venv-gx/bin/python -e '.[train]' great_expectations pytest hypothesis
 	.venv-gx/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir=. -m gx tests/test_exchange.py
+
+model: setup # what a slug is built with: the model in service, from the store; a new one where there is no store
+	@mlserve slug bake || { test $$? = 7 && mlserve train; }
+
+wheel: setup ## Build the package into dist
+	python -m build --installer uv
+
+tagged: setup # is the tag of this release the version of the code?
+	@test "v$$(mlserve version)" = "$(GITHUB_REF_NAME)" || { echo "the tag $(GITHUB_REF_NAME) is not the version $$(mlserve version) of mlserve/__init__.py"; exit 1; }
+
+test-actions: setup ## Run the workflows, with act, in a clean clone, against stand-ins for what is outside
+	pytest -q -m actions tests
 
 slug: setup ## Build what Heroku would build from this commit, and hold it against the budgets of settings.ini
 	test -d models || mlserve train
