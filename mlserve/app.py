@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mlserve
+from .access import Access
 from .answers import in_dialect
 from mlserve.bodies import (
     ARROW,
@@ -63,6 +64,7 @@ class Service:
     drain: Draining
     measures: Measures
     batcher: Batcher = field(default_factory=Batcher)
+    access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
         manifest = self.model.bundle.manifest
@@ -268,6 +270,7 @@ def _bodies(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
 def openapi(
     app: FastAPI,  # With all its routes
     model: Model,  # Whose rows it takes
+    access: Access,  # Who may do what
 ) -> dict[str, Any]:  # OpenAPI 3.1
     "The service's own description"
     document = get_openapi(title=f"{model.name} {model.version}", version=mlserve.__version__, routes=app.routes)
@@ -283,7 +286,19 @@ def openapi(
     post["requestBody"] = {"required": True, "content": sent}
     told = "The answer, or as many as there were rows; in JSON unless Accept asks for another format"
     post["responses"]["200"] = {"description": told, "content": answered}
+    if access.closed:
+        _add_security(document, access)
     return document
+
+
+def _add_security(document: dict[str, Any], access: Access) -> None:
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [{"bearer": []}, {"header": []}] if access.needs_key(path) else []
 
 # %% ../nbs/32_app.ipynb #7a43b13d
 class Measured:
@@ -364,5 +379,5 @@ def create_app(
         return _json(describe(service.model), version_headers(service.model))
 
     app.add_middleware(Measured, service=service)
-    app.openapi = lambda: openapi(app, service.model)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi(app, service.model, service.access)  # type: ignore[method-assign]
     return app

@@ -302,7 +302,11 @@ def add_pages(
         model = service.model
         if not wants_html(request.headers.get("accept", "")):
             return send(request, content("application/json", _greeting(model)))
-        return send(request, page(model, "", "page.html", data=in_script(page_data(model))), _STRICT)
+        return send(
+            request,
+            page(model, "", "page.html", data=in_script(page_data(model) | {"key": service.access.closed})),
+            _STRICT,
+        )
 
     @app.get("/docs", include_in_schema=False)
     def docs(request: Request) -> Response:

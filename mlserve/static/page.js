@@ -133,6 +133,7 @@ function show(field, i) {
 }
 
 const entries = model.fields.map(show);
+find("key-field").hidden = !model.key;
 
 function mark(entry, kind, message) {
   entry.node.dataset.state = kind;
@@ -155,8 +156,9 @@ function row() {
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`; // for a POSIX shell
 
 function showRequest() {
+  const key = model.key ? ' \\\n  -H "authorization: Bearer $KEY"' : "";
   find("curl").textContent =
-    `curl -sS ${quoted(address)} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(row())}`;
+    `curl -sS ${quoted(address)}${key} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(row())}`;
 }
 
 async function copy() {
@@ -279,9 +281,9 @@ function clear() {
 
 // --------------------------------------------------------------------------------------------------- predicting
 async function ask(body) {
-  const response = await fetch(address, {
-    method: "POST", body, headers: { "content-type": "application/json" }, signal: AbortSignal.timeout(PATIENCE),
-  });
+  const headers = { "content-type": "application/json" };
+  if (find("key").value) headers.authorization = `Bearer ${find("key").value.trim()}`;
+  const response = await fetch(address, { method: "POST", body, headers, signal: AbortSignal.timeout(PATIENCE) });
   return { ok: response.ok, status: response.status, told: await response.json().catch(() => null) };
 }
 
@@ -310,6 +312,7 @@ async function predict(event) {
     if (ok && told) showAnswer(told);
     else if (told?.message) showError(told);
     else trouble(`The service answered with status ${status}; try again in a moment.`);
+    if (status === 401 || status === 403) find("key").focus();
     if (!form.querySelector("[aria-invalid]")) bringIntoView();
   } catch (error) {
     clear();
