@@ -125,7 +125,7 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # of the answer that carries the text
 Sums = dict[tuple[str, ...], list[float]]
-_NOW = ("in_flight", "model")  # records about what a process does at the moment
+_NOW = ("in_flight", "model", "gauge")  # records about what a process does at the moment
 
 
 class Metrics:
@@ -174,6 +174,26 @@ class Metrics:
         self._model[0] = 0.0
         self._model = self.tally.cells(("model", name, version, engine, code))
         self._model[0] = 1.0
+
+    def count(
+        self,
+        name: str,  # What happened, in the plural
+        told: str,  # The same in a few words, for people
+        by: float = 1.0,  # How often
+        **labels: str,  # Few and known beforehand
+    ) -> None:
+        "Count something other than requests"
+        self.tally.cells(("count", name, told, *itertools.chain(*sorted(labels.items()))))[0] += by
+
+    def gauge(
+        self,
+        name: str,  # What there is
+        told: str,  # The same in a few words, for people
+        value: float,  # How much of it there is in this process now
+        **labels: str,  # Few and known beforehand
+    ) -> None:
+        "Say how much there is of something"
+        self.tally.cells(("gauge", name, told, *itertools.chain(*sorted(labels.items()))))[0] = value
 
     def text(
         self,
@@ -225,6 +245,19 @@ def _requests(
     yield seconds
 
 
+def _others(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],  # Of metric
+    series: Sums,  # (name, what it is, label, value, label, value, ...) -> how much
+) -> Iterator[Metric]:
+    "The metrics that other parts of the service keep"
+    families: dict[str, Metric] = {}
+    for (name, told, *labels), cells in sorted(series.items()):
+        if name not in families:
+            families[name] = kind(f"mlserve_{name}", told, labels=labels[::2])
+        families[name].add_metric(labels[1::2], cells[0])  # type: ignore[attr-defined]
+    yield from families.values()
+
+
 class Scrape(Collector):
     "Sums, as prometheus_client wants them"
 
@@ -248,3 +281,5 @@ class Scrape(Collector):
             if name[0] == "model" and answers:
                 info.add_metric(name[1:], 1.0)
         yield info
+        for word, kind in (("count", CounterMetricFamily), ("gauge", GaugeMetricFamily)):
+            yield from _others(kind, {name[1:]: cells for name, cells in self.sums.items() if name[0] == word})
