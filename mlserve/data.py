@@ -271,6 +271,7 @@ class Table:
     held_out: NDArray[np.bool_]  # True where a row judges the model
     slices: Mapping[str, NDArray[Any]]  # Column -> the name of each row's group
     fingerprint: str  # Of the raw rows and their target
+    columns: tuple[str, ...] = ()  # Of the raw rows, by whose values the ids are told
 
     def part(
         self,
@@ -373,4 +374,5 @@ def make_table(
         held_out(ids, share),
         {s.column: groups(s, named) for s in recipe.slices},
         fingerprint(ids, columns[recipe.target]),
+        tuple(sorted(columns.keys() - {recipe.target})),
     )

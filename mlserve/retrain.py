@@ -160,6 +160,7 @@ def train(
     "Make a bundle from a recipe"
     from mlserve.card import card
     from mlserve.evaluate import flat
+    from mlserve.lineage import lineage_files
     from mlserve.recipe import find_recipe, read_params
     from mlserve.train import fit
 
@@ -173,8 +174,10 @@ def train(
     report = evaluate(fitted.pipeline, table, params.seed)
     step("fold it and prove that the plan gives the same answers")
     plan, proof = fold_and_prove(fitted.pipeline, table)
+    step("learn how far its answers move by chance")
+    past = lineage_files(recipe, table, params, fitted.pipeline, settings.compare.refits)
     step("write the bundle and score its probe")
-    files = _bundle_files(recipe, fitted, table, report) | ({"plan.bin": plan} if plan else {})
+    files = _bundle_files(recipe, fitted, table, report) | past | ({"plan.bin": plan} if plan else {})
     version, estimator = unreleased(files), type(fitted.pipeline[-1]).__name__
     files["model_card.md"] = card(recipe, table.contract, fitted.lineage, report, estimator, version).encode()
     engine = "plan" if plan else "sklearn"
