@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 from pydantic_core import SchemaValidator, ValidationError, core_schema
@@ -132,9 +133,10 @@ def answerer(
         if values is None:
             return None
         try:
-            return write(secrets.token_hex(16), row(values))
+            outputs = row(values)
         except CannotScore:
             return None
+        return write(secrets.token_hex(16), outputs) if isfinite(sum(outputs)) else None
 
     return answer
 

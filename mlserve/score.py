@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from .bundle import Bundle
@@ -198,9 +199,22 @@ def load_model(
     return model
 
 
+def _only_numbers(score: Score) -> Score:
+    "Refuse a row whose answer is infinite or not a number: no caller can use it, and JSON cannot say it"
+
+    def checked(rows: Sequence[Row]) -> list[Scored]:
+        found = score(rows)
+        for number, one in enumerate(found):
+            if not isfinite(one.value + sum(one.probabilities)):
+                raise CannotScore(None, number if len(rows) > 1 else None)
+        return found
+
+    return checked
+
+
 def _load_plan(bundle: Bundle) -> Model:
     ready = scorer(from_bytes(bundle.read("plan.bin")))
-    score = plan_engine(ready, bundle.contract)
+    score = _only_numbers(plan_engine(ready, bundle.contract))
     return Model(bundle, score, ready.row, ready.speed, ready.plan.gives == "probability")
 
 
@@ -212,7 +226,7 @@ def _load_sklearn(bundle: Bundle) -> Model:
     check_versions(bundle.manifest.lineage.libraries)
     threadpool_limits(limits=1)
     pipeline = load_pipeline(bundle.read("pipeline.skops"), trusted=bundle.manifest.trusted)
-    score, gives = sklearn_engine(pipeline, bundle.contract), hasattr(pipeline, "predict_proba")
+    score, gives = _only_numbers(sklearn_engine(pipeline, bundle.contract)), hasattr(pipeline, "predict_proba")
     return Model(bundle, score, gives_probabilities=gives)
 
 # %% ../nbs/30_score.ipynb #b1144665
