@@ -8,10 +8,11 @@ __all__ = ['MOST_AT_ONCE', 'Draining', 'Measures', 'Service', 'NotReady', 'NotFo
            'create_app']
 
 # %% ../nbs/32_app.ipynb #dec3f7d3
-import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -34,7 +35,9 @@ from mlserve.bodies import (
     write_answers,
 )
 from .contract import Row, check_rows, example, row_schema
+from .database import new_id
 from .errors import MlserveError
+from .journal import Journal, Record, forgetting
 from .score import Batcher, Model, Scored, answer, class_name
 from .wire import write_json
 
@@ -65,10 +68,25 @@ class Service:
     measures: Measures
     batcher: Batcher = field(default_factory=Batcher)
     access: Access = field(default_factory=Access)
+    journal: Journal | None = None  # Where answers are kept, if anywhere
+    during: list[Callable[[], AbstractAsyncContextManager[object]]] = field(
+        default_factory=list
+    )  # Runs as long as it serves
+    _recorder: tuple[Model, Record] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         manifest = self.model.bundle.manifest
         self.measures.model(manifest.name, manifest.version, manifest.engine, mlserve.__version__)
+
+    def recorder(
+        self,
+        model: Model,  # That answers
+    ) -> Record:  # To be called with each answer
+        "Where the answers of a model go"
+        if self._recorder is None or self._recorder[0] is not model:
+            record = self.journal.recorder(model.name, model.version, model.contract) if self.journal else forgetting
+            self._recorder = model, record
+        return self._recorder[1]
 
 # %% ../nbs/32_app.ipynb #cf467148
 class NotReady(MlserveError):
@@ -147,9 +165,12 @@ async def answer_rows(
     checked = check_rows(model.contract, given, single=single)
     scored = await _score(service, model, checked.rows)
     request.scope["rows"] = len(scored)
-    return [
-        answer(model, s, warnings, secrets.token_hex(16)) for s, warnings in zip(scored, checked.warnings, strict=True)
-    ]
+    record, answers = service.recorder(model), []
+    for row, s, warnings in zip(checked.rows, scored, checked.warnings, strict=True):
+        id_ = new_id()
+        answers.append(answer(model, s, warnings, id_))
+        record(id_, tuple(row.values()), (s.value, *s.probabilities))
+    return answers
 
 
 MOST_AT_ONCE = 100  # Rows that a folded model scores without leaving the event loop
@@ -350,7 +371,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         if service.drain.draining:
             raise NotReady("the service is stopping; send the request elsewhere")
-        return _json({"ready": True, "model": service.model.name, "version": service.model.version})
+        detail = {"journal": service.journal.status()} if service.journal else {}
+        return _json({"ready": True, "model": service.model.name, "version": service.model.version, **detail})
 
     @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")
     async def metrics() -> Response:
@@ -361,11 +383,19 @@ def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     return Response(write_json(value), headers=dict(headers or {}), media_type="application/json")
 
 
+@asynccontextmanager
+async def _lifespan(service: Service, app: FastAPI) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for part in service.during:
+            await stack.enter_async_context(part())
+        yield
+
+
 def create_app(
     service: Service,  # The model of the moment, and how the process is doing
 ) -> FastAPI:  # An ASGI application
     "The service of one model"
-    app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=partial(_lifespan, service))
     app.state.service = service
     _add_errors(app)
     _add_health(app, service)

@@ -7,7 +7,6 @@ __all__ = ['Answer', 'ordinary', 'read_ordinary', 'writer', 'asks_for_json', 'an
 
 # %% ../nbs/35_lane.ipynb #6aeadbb2
 import json
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from math import isfinite
@@ -18,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .app import Service, version_headers
 from .contract import EXACT, Contract, Field
+from .database import new_id
+from .journal import Record, forgetting
 from .score import Model, class_name
 from .walk import CannotScore
 
@@ -119,6 +120,7 @@ Answer = Callable[[bytes], bytes | None]
 
 def answerer(
     model: Model,  # The model of the moment
+    record: Record = forgetting,  # Told of each answer
 ) -> (
     Answer | None
 ):  # From a body to the answer, or None for what the app must answer; None where the app must answer all
@@ -136,7 +138,11 @@ def answerer(
             outputs = row(values)
         except CannotScore:
             return None
-        return write(secrets.token_hex(16), outputs) if isfinite(sum(outputs)) else None
+        if not isfinite(sum(outputs)):
+            return None
+        id_ = new_id()
+        record(id_, values, outputs)
+        return write(id_, outputs)
 
     return answer
 
@@ -156,7 +162,7 @@ class Lane:
 
     def _follow(self, model: Model) -> None:
         "Prepare for the model of the moment"
-        self._model, self._answer = model, answerer(model)
+        self._model, self._answer = model, answerer(model, self.service.recorder(model))
         given = {**version_headers(model), "content-type": "application/json"}
         self._headers = [(k.encode(), v.encode()) for k, v in given.items()]
 

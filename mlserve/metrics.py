@@ -175,6 +175,16 @@ class Metrics:
         self._model = self.tally.cells(("model", name, version, engine, code))
         self._model[0] = 1.0
 
+    def cell(
+        self,
+        kind: str,  # count or gauge
+        name: str,  # What is counted
+        told: str,  # The same in a few words, for people
+        **labels: str,  # Few and known beforehand
+    ) -> Cells:  # Whose first place is the count
+        "Where something other than requests is counted; a thread that asked for it here may then count there"
+        return self.tally.cells((kind, name, told, *itertools.chain(*sorted(labels.items()))))
+
     def count(
         self,
         name: str,  # What happened, in the plural
@@ -183,7 +193,7 @@ class Metrics:
         **labels: str,  # Few and known beforehand
     ) -> None:
         "Count something other than requests"
-        self.tally.cells(("count", name, told, *itertools.chain(*sorted(labels.items()))))[0] += by
+        self.cell("count", name, told, **labels)[0] += by
 
     def gauge(
         self,
@@ -193,7 +203,7 @@ class Metrics:
         **labels: str,  # Few and known beforehand
     ) -> None:
         "Say how much there is of something"
-        self.tally.cells(("gauge", name, told, *itertools.chain(*sorted(labels.items()))))[0] = value
+        self.cell("gauge", name, told, **labels)[0] = value
 
     def text(
         self,

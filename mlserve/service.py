@@ -12,9 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from .access import Door, access_of
-from .app import Draining, Measures, Service, create_app
+from .app import Draining, Service, create_app
 from .bundle import find_bundle, read_bundle
+from .feedback import add_feedback
 from .guard import App, Guard
+from .journal import Journal
 from .lane import Lane
 from .metrics import Metrics
 from .pages import add_pages
@@ -54,13 +56,15 @@ def behind_door(
 def create(
     settings: Settings,  # Where the model is
     drain: Draining,  # Whether the process was told to stop
-    measures: Measures,  # Counts requests
+    measures: Metrics,  # Counts requests
 ) -> App:  # An ASGI application
     "The application of the project's model"
     bundle = read_bundle(find_bundle(settings.path(settings.model.folder), settings.model.name))
     access = access_of(settings.access, settings.serve.host, dyno="DYNO" in os.environ)
-    service = Service(load_model(bundle), drain, measures, access=access)
+    journal = Journal(settings.journal, settings.path(settings.journal.folder), measures.cell, "DYNO" in os.environ)
+    service = Service(load_model(bundle), drain, measures, access=access, journal=journal, during=[journal.running])
     app = create_app(service)
+    add_feedback(app, service)
     add_pages(app, service)
     return behind_door(Lane(app, service), service, settings)
 
