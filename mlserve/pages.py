@@ -19,7 +19,6 @@ from string import Template
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from markdown_it import MarkdownIt
 
 import mlserve
 from .app import NotFound, Service
@@ -256,6 +255,8 @@ def card_html(
     markdown: str,  # A model card
 ) -> str:  # HTML without anything that runs
     "Render a model card"
+    from markdown_it import MarkdownIt  # here, as it takes a tenth of the start and few look at the card
+
     rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     return rendered
 

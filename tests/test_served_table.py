@@ -65,6 +65,7 @@ def marks(number, name):
 MARKED = [pytest.param(*case, marks=marks(number, case[1])) for number, case in enumerate(CASES)]
 
 
+@pytest.mark.filterwarnings("ignore:Found unknown categories")  # scikit-learn says so of a level it never saw
 @pytest.mark.parametrize(("group", "name"), MARKED)
 def test_a_pipeline_is_served_by_its_engine(group, name, tmp_path):
     task, pipeline = CASES[group, name]
