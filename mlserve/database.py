@@ -283,7 +283,13 @@ def insert(
     dialect = database.dialect
     items = ", ".join(dialect.item.format(place) for place in range(len(columns)))
     sql = f"insert into {table} ({', '.join(columns)}) select {items} from {dialect.each} where true on conflict do nothing"
-    database.run(sql, to_json(rows, inf_nan_mode="null").decode())
+    if dialect is POSTGRESQL:  # which takes JSON within JSON apart too, and stumbles over a "\\u0000" there
+        rows = [[value if isinstance(value, str) else _text(value) for value in row] for row in rows]
+    database.run(sql, _text(rows))
+
+
+def _text(value: Any) -> str:
+    return to_json(value, inf_nan_mode="null").decode()
 
 # %% ../nbs/29_database.ipynb #eb3798b9
 STATES = ("stored", "corrected", "repeated")

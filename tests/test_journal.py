@@ -1,0 +1,472 @@
+"The journal under load, with many writers, on a real SQLite and a real PostgreSQL, and while either is away"
+
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mlserve.commit import Committer, Line
+from mlserve.contract import Contract, Field, Output, to_json
+from mlserve.database import (
+    MIGRATIONS,
+    MODELS,
+    PREDICTIONS,
+    NoDatabase,
+    first_id,
+    forget,
+    insert,
+    migrate,
+    new_id,
+    open_file,
+    open_url,
+    put_truths,
+    read,
+)
+from mlserve.journal import Journal
+from mlserve.metrics import Metrics
+from mlserve.settings import Journal as Settings
+from mlserve.settings import load_settings
+
+from .conftest import Service, environment, free_port
+from .databases import postgresql
+
+HERE = Path(__file__).resolve().parent
+CONTRACT = Contract(
+    (Field("age", "integer"), Field("job", "text", nullable=True)), Output("binary", "y", ("no", "yes"), "yes")
+)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgresql(free_port()) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opened(request, tmp_path):
+    "Opens connections to one empty database"
+    if request.param == "sqlite":
+        return lambda: open_file(tmp_path / "journal.db")
+    url = request.getfixturevalue("server").new()
+    return lambda: open_url(url)
+
+
+@pytest.fixture
+def database(opened):
+    database = opened()
+    migrate(database)
+    yield database
+    database.close()
+
+
+def fill(database, count, at=None):
+    ids = [first_id(at + number)[:12] + new_id()[12:] if at else new_id() for number in range(count)]
+    insert(database, "models", MODELS, [["census", "1", json.dumps(to_json(CONTRACT))]])
+    insert(database, "predictions", PREDICTIONS, [[i, "census", "1", [7, None], [1, 0.25, 0.75]] for i in ids])
+    return ids
+
+
+# One behaviour in two dialects
+
+
+def test_what_is_written_is_read_whatever_stands_in_it(database):
+    rows = [[1, "\0"], [-(2**53), "\u2028 ' \" \\ ; drop table"], [0, None], [3, "🎈" * 300]]
+    insert(database, "models", MODELS, [["census", "1", json.dumps(to_json(CONTRACT))]])
+    ids = [new_id() for _ in rows]
+    shares = [0, 0.1 + 0.2, 5e-324]
+    insert(
+        database, "predictions", PREDICTIONS, [[i, "census", "1", r, shares] for i, r in zip(ids, rows, strict=True)]
+    )
+    found = {e.id: e for e in read(database, "census")}
+    assert [list(found[i].row.values()) for i in ids] == rows
+    assert found[ids[0]].probabilities == (0.1 + 0.2, 5e-324)
+
+
+def test_reading_goes_page_by_page_in_the_order_of_time(database, monkeypatch):
+    monkeypatch.setattr("mlserve.database.PAGE", 3)
+    ids = fill(database, 10, at=1_700_000_000)
+    assert [e.id for e in read(database, "census")] == ids
+    assert [e.id for e in read(database, "census", since=1_700_000_003, until=1_700_000_005)] == ids[3:5]
+    assert [round(e.at) for e in read(database, "census", since=1_700_000_009)] == [1_700_000_009]
+
+
+def test_truth_may_come_before_its_answer(database):
+    early = new_id()
+    with database.transaction():
+        put_truths(database, [(early, "yes")])
+    assert list(read(database, "census", labelled=True)) == []
+    fill(database, 2)
+    insert(database, "predictions", PREDICTIONS, [[early, "census", "1", [1, None], [0, 0.9, 0.1]]])
+    [entry] = read(database, "census", labelled=True)
+    assert (entry.id, entry.answer, entry.truth) == (early, "no", "yes")
+    assert len(list(read(database, "census"))) == 3
+
+
+def test_feedback_says_what_became_of_each(database):
+    one, two = new_id(), new_id()
+    with database.transaction():
+        said = put_truths(database, [(one, "yes"), (two, "no"), (one, "yes"), (one, "no"), (two, "no"), (one, "yes")])
+    assert said == ["stored", "stored", "repeated", "corrected", "repeated", "corrected"]
+
+
+def test_what_is_too_old_or_too_much_goes(database):
+    ids = fill(database, 10, at=1_700_000_000)
+    assert forget(database, 1_700_000_004, 100) == 4
+    assert forget(database, 0, 3) == 3
+    assert [e.id for e in read(database, "census")] == ids[-3:]
+
+
+def test_migrations_run_once_though_many_begin_together(opened):
+    def begin(_):
+        database = opened()
+        try:
+            return migrate(database)
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(begin, range(8))) == {len(MIGRATIONS)}
+
+
+def test_a_step_that_fails_leaves_nothing_behind(database):
+    with pytest.raises(NoDatabase):
+        migrate(database, [*MIGRATIONS, ["create table extra (x integer)", "no sql at all"]])
+    with pytest.raises(NoDatabase):
+        database.run("select * from extra")
+    assert migrate(database) == len(MIGRATIONS)
+
+
+def test_several_write_at_once_and_nothing_is_lost_or_doubled(opened):
+    ids = [new_id() for _ in range(200)]
+
+    async def send(seed):
+        committer = Committer(opened)
+        committer.start()
+        mine = random.Random(seed).sample(ids, len(ids))
+        try:
+            return await asyncio.gather(*[_persist(committer, mine[n : n + 10]) for n in range(0, len(mine), 10)])
+        finally:
+            await asyncio.to_thread(committer.close, 10)
+
+    with ThreadPoolExecutor(4) as threads:
+        told = list(threads.map(lambda seed: asyncio.run(send(seed)), range(4)))
+    states = [state for sender in told for group in sender for state in group]
+    database = opened()
+    stored = database.run("select id, truth, revision from feedback")
+    database.close()
+    assert states.count("stored") == len(ids) and set(states) == {"stored", "repeated"}
+    assert sorted(stored) == sorted((i, '"yes"', 0) for i in ids)
+
+
+async def _persist(committer, ids):
+    "Send feedback as a client does who was told to come back"
+    while True:
+        try:
+            return await committer.commit([(i, "yes") for i in ids])
+        except NoDatabase:
+            await asyncio.sleep(0.1)
+
+
+def test_a_hundred_thousand_rows_are_read_in_seconds_and_little_memory(tmp_path):
+    import resource
+
+    fields = tuple(Field(f"f{n}", "number") for n in range(14))
+    contract = Contract(fields, CONTRACT.output)
+    database = open_file(tmp_path / "journal.db", durable=False)
+    migrate(database)
+    insert(database, "models", MODELS, [["census", "1", json.dumps(to_json(contract))]])
+    values = [n + 0.5 for n in range(14)]
+    for start in range(0, 100_000, 5_000):
+        ids = [first_id(1_700_000_000 + n)[:12] + "0" * 20 for n in range(start, start + 5_000)]
+        insert(database, "predictions", PREDICTIONS, [[i, "census", "1", values, [1, 0.25, 0.75]] for i in ids])
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    total = sum(entry.row["f13"] for entry in read(database, "census"))
+    spent, grown = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    database.close()
+    assert total == 13.5 * 100_000
+    assert spent < 5 and grown < 50_000  # seconds of this process, kilobytes
+
+
+# Away, slow, full
+
+
+def journal_at(folder, **settings):
+    return Journal(Settings(**settings), folder, Metrics().cell)
+
+
+def count(database, table="predictions"):
+    return database.run(f"select count(*) from {table}")[0][0]
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_answers_go_through_the_file_to_the_database(tmp_path, server):
+    url = server.new()
+    journal = journal_at(tmp_path, url=url)
+    journal.start()
+    record = journal.recorder("census", "1", CONTRACT)
+    ids = [new_id() for _ in range(2_500)]
+    for id_ in ids:
+        record(id_, (40, None), (1, 0.25, 0.75))
+    journal.close()
+    database = open_url(url)
+    assert {e.id for e in read(database, "census")} == set(ids)
+    database.close()
+    spool = journal.open_spool()
+    assert count(spool) == 0
+    spool.close()
+    assert journal.written[0] == journal.shipped[0] == 2_500
+
+
+def test_while_the_database_is_away_answers_wait_and_feedback_is_refused(tmp_path):
+    with postgresql(free_port()) as server:
+        url = server.new()
+        journal = journal_at(tmp_path, url=url)
+        journal.start()
+        record = journal.recorder("census", "1", CONTRACT)
+        id_ = new_id()
+        assert asyncio.run(journal.keep([(id_, "yes")])) == ["stored"]
+        server.stop()
+        record(id_, (40, None), (1, 0.25, 0.75))
+        with pytest.raises(NoDatabase):
+            asyncio.run(journal.keep([(new_id(), "yes")]))
+        until(lambda: journal.failing["database"][0])
+        assert journal.status()["state"] == "database not reached"
+        server.start()
+        until(lambda: journal.shipped[0] == 1)
+        until(lambda: journal.status()["state"] == "ok")
+        journal.close()
+        database = open_url(url)
+        assert [e.truth for e in read(database, "census")] == ["yes"]
+        database.close()
+
+
+def test_a_database_that_says_nothing_is_given_up(monkeypatch, server):
+    monkeypatch.setattr("mlserve.database.PATIENCE", 0.3)
+    database = open_url(server.new())
+    database.run("set statement_timeout = 0")
+    start = time.monotonic()
+    with pytest.raises(NoDatabase):
+        database.run("select pg_sleep(20)")
+    assert time.monotonic() - start < 5
+    database.close()
+
+
+def test_what_waits_too_long_goes_oldest_first_and_is_counted(tmp_path):
+    url = f"postgres://nobody@127.0.0.1:{free_port()}/none"
+    journal = journal_at(tmp_path, url=url, spool_rows=100)
+    journal.start()
+    record = journal.recorder("census", "1", CONTRACT)
+    ids = sorted(new_id() for _ in range(300))
+    for id_ in ids:
+        record(id_, (40, None), (1, 0.25, 0.75))
+    until(lambda: journal.dropped["spool"][0] == 200)
+    journal.close(0.5)
+    spool = journal.open_spool()
+    assert [e.id for e in read(spool, "census")] == ids[-100:]
+    spool.close()
+
+
+def test_a_file_that_takes_nothing_drops_and_says_so(tmp_path):
+    (tmp_path / "journal.db").mkdir()
+    journal = journal_at(tmp_path, queue=5)
+    journal.start()
+    record = journal.recorder("census", "1", CONTRACT)
+    for _ in range(8):
+        record(new_id(), (40, None), (1, 0.25, 0.75))
+    until(lambda: journal.failing["file"][0])
+    assert journal.status()["state"] == "file not reached"
+    journal.close(1)
+    assert (journal.dropped["queue"][0], journal.dropped["disk"][0]) == (3, 5)
+
+
+def test_a_file_that_another_holds_is_waited_for(tmp_path):
+    holder = sqlite3.connect(tmp_path / "journal.db", isolation_level=None, check_same_thread=False)
+    journal = journal_at(tmp_path)
+    journal.start()
+    assert asyncio.run(journal.keep([(new_id(), "yes")])) == ["stored"]
+    holder.execute("begin immediate")
+    threading.Timer(0.5, lambda: holder.execute("commit")).start()
+    assert asyncio.run(journal.keep([(new_id(), "yes")])) == ["stored"]
+    journal.close()
+    holder.close()
+
+
+def test_only_a_share_is_kept_where_that_is_wished(tmp_path):
+    journal = journal_at(tmp_path, sample=0.5)
+    journal.start()
+    record = journal.recorder("census", "1", CONTRACT)
+    for _ in range(1_000):
+        record(new_id(), (40, None), (1, 0.25, 0.75))
+    journal.close()
+    assert 400 < journal.written[0] < 600
+
+
+def test_a_connection_that_died_is_replaced_at_once(server):
+    url = server.new()
+    line = Line(lambda: open_url(url))
+    [(process,)] = line.run(lambda database: database.run("select pg_backend_pid()"))
+    other = open_url(server.url("postgres"))
+    other.run("select pg_terminate_backend(?)", process)
+    other.close()
+    assert line.run(lambda database: database.run("select 1")) == [(1,)] and not line.closed
+    line.close()
+
+
+# Killed
+
+
+def acknowledged(folder, url, seed):
+    "The ids that a process had acknowledged when it was killed under load"
+    command = [sys.executable, HERE / "faults/journal_sender.py", folder]
+    with subprocess.Popen(command, env=environment(DATABASE_URL=url), stdout=subprocess.PIPE) as process:
+        told = process.stdout.readline()
+        killer = threading.Timer(random.Random(seed).uniform(0, 0.4), process.kill)
+        killer.start()
+        told += process.stdout.read()
+        killer.join()
+    assert process.returncode == -signal.SIGKILL
+    return [line.decode() for line in told.splitlines() if len(line) == 32]
+
+
+def kill_again_and_again(opened, folder, url, rounds):
+    "How many truths were acknowledged over all rounds, and which of them are not there"
+    told = [id_ for seed in range(rounds) for id_ in acknowledged(folder, url, seed)]
+    database = opened()
+    stored = dict(database.run("select id, truth from feedback"))
+    database.close()
+    return len(told), [id_ for id_ in told if stored.get(id_) != '"yes"']
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_what_was_acknowledged_survives_kill_9(kind, rounds, tmp_path, request):
+    url = request.getfixturevalue("server").new() if kind == "postgresql" else ""
+    opened = (lambda: open_url(url)) if url else lambda: open_file(tmp_path / "journal.db")
+    told, lost = kill_again_and_again(opened, tmp_path, url, rounds)
+    print(f"{kind}: {told} truths acknowledged, {rounds} times killed, {len(lost)} lost")
+    assert told > 20 * rounds and lost == []
+
+
+# The service
+
+
+def feedback(client, given):
+    return client.post("/feedback", json=given)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_service_answered_is_there_when_it_has_stopped(census, workers):
+    service = Service(census, MLSERVE_SERVE_DRAIN=0.1, WEB_CONCURRENCY=workers)
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        row = client.get("/model").json()["example"]
+        answers = [client.post("/predict", json={**row, "age": 20 + n}).json() for n in range(30)]
+        answers += client.post("/predict", json=[row] * 300).json()
+        odd = client.post("/predict", json={**row, "native-country": "Atlantis"}).json()
+        ready = client.get("/health/ready").json()
+        states = feedback(client, [{"id": a["id"], "label": a["label"]} for a in answers[:50]]).json()
+        metrics = client.get("/metrics").text
+    service.stop()
+    assert ready["journal"]["state"] == "ok" and ready["journal"]["place"] == "file"
+    assert {s["state"] for s in states} == {"stored"} and 'mlserve_feedback_total{state="stored"} 50.0' in metrics
+    settings = load_settings(census, environ={})
+    database = open_file(settings.path(settings.journal.folder) / "journal.db")
+    found = {e.id: e for e in read(database, "census")}
+    database.close()
+    assert found.keys() == {a["id"] for a in [*answers, odd]}
+    assert [found[a["id"]].row["age"] for a in answers[:30]] == list(range(20, 50))
+    assert all(found[a["id"]].answer == a["label"] for a in answers)
+    assert all(list(found[a["id"]].probabilities) == list(a["probabilities"].values()) for a in answers)
+    assert sum(e.truth is not None for e in found.values()) == 50
+
+
+@pytest.fixture(scope="module")
+def client(services):
+    with httpx.Client(base_url=services["census"].url, timeout=30) as client:
+        yield client
+
+
+BAD = {
+    "no object": (["x"], None),
+    "no id": ({"label": ">50K"}, "id"),
+    "no label": ({"id": "ID"}, "label"),
+    "id of another kind": ({"id": 7, "label": ">50K"}, "id"),
+    "made up": ({"id": "f" * 32, "label": ">50K"}, "id"),
+    "upper case": ({"id": "A" * 32, "label": ">50K"}, "id"),
+    "unknown class": ({"id": "ID", "label": "rich"}, "label"),
+    "a list": ({"id": "ID", "label": [">50K"]}, "label"),
+    "a number": ({"id": "ID", "label": 1}, "label"),
+    "null": ({"id": "ID", "label": None}, "label"),
+    "of a regression": ({"id": "ID", "value": 1.0}, "label"),
+    "more": ({"id": "ID", "label": ">50K", "by": "me"}, "by"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_feedback_names_the_field(client, case):
+    given, field = BAD[case]
+    if isinstance(given, dict) and given.get("id") == "ID":
+        given = {**given, "id": new_id()}
+    refused = feedback(client, given)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["fields"][0]["field"] == field
+
+
+def test_of_a_list_the_good_is_kept_and_the_bad_is_told(client):
+    good = {"id": new_id(), "label": ">50K"}
+    answer = feedback(client, [good, {**good, "label": "rich"}, good])
+    assert answer.status_code == 200
+    assert [one["state"] for one in answer.json()] == ["stored", "refused", "repeated"]
+    assert answer.json()[1]["field"] == "label" and "rich" not in answer.json()[1]["message"]
+    assert feedback(client, {**good, "label": "<=50K"}).json() == {"id": good["id"], "state": "corrected"}
+    assert feedback(client, []).json() == []
+
+
+def test_feedback_is_json_and_stands_in_the_description(client):
+    assert client.post("/feedback", content=b"id=1").status_code == 415
+    assert client.post("/feedback", content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    post = client.get("/openapi.json").json()["paths"]["/feedback"]["post"]
+    assert "requestBody" in post and "200" in post["responses"]
+
+
+def test_a_dyno_without_a_database_says_so_and_refuses_feedback(census):
+    service = Service(census, MLSERVE_SERVE_DRAIN=0.1, DYNO="web.1")
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        row = client.get("/model").json()["example"]
+        answer = client.post("/predict", json=row).json()
+        refused = feedback(client, {"id": answer["id"], "label": answer["label"]})
+        ready = client.get("/health/ready").json()
+    said = service.stop()
+    assert refused.status_code == 503 and refused.headers["retry-after"] and "DATABASE_URL" in refused.json()["message"]
+    assert ready["ready"] and ready["journal"]["state"] == "ephemeral" and "DATABASE_URL is not set" in said
+
+
+def test_a_service_starts_and_answers_while_the_database_is_away(census):
+    url = f"postgres://user:hidden@127.0.0.1:{free_port()}/none"
+    service = Service(census, MLSERVE_SERVE_DRAIN=0.1, DATABASE_URL=url)
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        row = client.get("/model").json()["example"]
+        answers = [client.post("/predict", json=row) for _ in range(20)]
+        refused = feedback(client, {"id": answers[0].json()["id"], "label": ">50K"})
+        ready = client.get("/health/ready")
+        metrics = client.get("/metrics").text
+    said = service.stop()
+    assert {a.status_code for a in answers} == {200} and refused.status_code == 503
+    assert ready.status_code == 200 and ready.json()["journal"]["state"] == "database not reached"
+    assert 'mlserve_journal_failing{place="database"}' in metrics
+    assert "hidden" not in said + refused.text + ready.text + metrics
