@@ -9,7 +9,7 @@ __all__ = ['MOST_AT_ONCE', 'Draining', 'Measures', 'Service', 'NotReady', 'NotFo
 
 # %% ../nbs/32_app.ipynb #dec3f7d3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -73,6 +73,7 @@ class Service:
         default_factory=list
     )  # Runs as long as it serves
     _recorder: tuple[Model, Record] | None = field(default=None, init=False, repr=False)
+    reload: Callable[[], Awaitable[None]] | None = None  # Has the model read anew, where that can be done
 
     def __post_init__(self) -> None:
         manifest = self.model.bundle.manifest
@@ -298,9 +299,9 @@ def openapi(
     schemas = {"Row": row_schema(model.contract), "Columns": _columns_schema(model)}
     document["components"] = {"schemas": {**schemas, "Answer": _answer_schema(model), "Error": _ERROR_SCHEMA}}
     document["tags"] = [{"name": name} for name in ("predictions", "model", "health")]
-    failed = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    for path in document["paths"].values():
-        for operation in path.values():
+    for path, operations in document["paths"].items():
+        failed = {"content": {"application/json": {"schema": _error_schema(path)}}}
+        for operation in operations.values():
             operation["responses"]["4XX"] = {"description": "What is wrong and what to do", **failed}
     sent, answered = _bodies(model)
     post = document["paths"]["/predict"]["post"]
@@ -310,6 +311,14 @@ def openapi(
     if access.closed:
         _add_security(document, access)
     return document
+
+
+def _error_schema(path: str) -> dict[str, Any]:
+    "Of the errors of a route, in its protocol"
+    told = in_dialect(BadRequest(), path)[1]
+    if "fields" in told:
+        return {"$ref": "#/components/schemas/Error"}
+    return {"type": "object", "properties": {key: {"type": "string"} for key in told}, "required": list(told)}
 
 
 def _add_security(document: dict[str, Any], access: Access) -> None:
