@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BadData', 'read_frame', 'plain', 'frame', 'frame_of_rows', 'row_ids', 'fingerprint', 'held_out', 'pandera_schema',
-           'Finding', 'check_frame', 'as_table', 'groups', 'Table', 'make_table']
+           'Finding', 'check_frame', 'as_table', 'groups', 'Table', 'make_table', 'load_table']
 
 # %% ../nbs/11_data.ipynb #c30af4a7
 import json
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from .contract import Contract, Field, Output, Row, amend, infer_field, iso
 from .errors import MlserveError
-from .recipe import Recipe, Slice
+from .recipe import Recipe, Slice, read_params
+from .settings import Settings
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
@@ -376,3 +377,17 @@ def make_table(
         fingerprint(ids, columns[recipe.target]),
         tuple(sorted(columns.keys() - {recipe.target})),
     )
+
+# %% ../nbs/11_data.ipynb #4a9b95e0
+def load_table(
+    recipe: Recipe,  # What to predict from what
+    settings: Settings,  # Where the data is
+    contract: Contract | None = None,  # What the data must fulfil; inferred if not given
+) -> Table:  # Checked and split
+    "Load a recipe's data"
+    share = read_params(recipe, settings.path(settings.data.params)).held_out
+    try:
+        loaded = recipe.load(settings.path(settings.data.folder))
+    except FileNotFoundError as error:
+        raise BadData(f"the data of {recipe.name} is not there: no file {Path(str(error.filename)).name}") from None
+    return make_table(recipe, loaded, share, contract)

@@ -34,6 +34,8 @@ class RegistryError(MlserveError):
 class NoRepository(RegistryError):
     "There is no git repository that could be used"
 
+    exit_code = 13
+
 
 class UnknownVersion(RegistryError):
     "No such version was released"
@@ -108,7 +110,7 @@ TAG = re.compile(
     rf"(?P<name>{NAME.pattern})"
     rf"(?:@v(?P<version>{VERSION.pattern})|#(?P<stage>{NAME.pattern}))(?P<undone>!?)(?:#(?P<counter>\d+))?"
 )
-NOTE = re.compile(r"^([A-Z][A-Za-z-]*): (.*)$", re.MULTILINE)
+NOTE = re.compile(r"^([A-Z][A-Za-z0-9-]*): (.*)$", re.MULTILINE)
 FORMAT = "%(refname:strip=2)%00%(*objectname)%00%(taggerdate:unix)%00%(taggername)%00%(contents)%00%00"
 
 
