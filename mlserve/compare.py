@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOVEL', 'RELABELLED', 'APPENDED', 'NEAR', 'USED', 'STILL', 'HOLM', 'MOST_SLICES', 'Change', 'CannotRaise',
            'raise_level', 'BadVersion', 'next_version', 'floor_of', 'Overlap', 'overlap', 'behaviour_on_shared_rows',
-           'compare', 'as_json', 'as_markdown', 'Behaviour', 'Floor', 'Reason', 'behave']
+           'compare', 'as_json', 'as_text', 'as_markdown', 'Behaviour', 'Floor', 'Reason', 'behave']
 
 # %% ../nbs/20_compare.ipynb #d7de8b06
 import json
@@ -31,7 +31,7 @@ class Change:
 
     level: str  # none, patch, minor or major: what the next version must do
     reasons: tuple[Reason, ...]  # The weightiest first; those of level none are remarks
-    behaviour: Behaviour | None  # None where no rows were answered by both
+    behaviour: Behaviour | None  # None where the pipelines are one and the same, or no rows were answered by both
     champion: str  # Name and version
     challenger: str
     raised: str = ""  # Why a person raised the level, if one did
@@ -293,7 +293,7 @@ def _behaviour_reasons(b: Behaviour | None) -> Iterator[Reason]:
     if b is None:
         yield Reason("B0 not known", "none", "answers", "no rows were answered by both, so behaviour is not compared")
         return
-    if b.furthest <= STILL * (1 if b.flips else b.scale):
+    if not (b.flips and b.churn) and b.furthest <= STILL * (1 if b.flips else b.scale):
         yield Reason("B1 answers", "none", "answers", f"the answers to {b.rows:,} held-out rows are the same")
         return
     moved = f"{'flipped' if b.flips else 'moved by'} on {b.rows:,} held-out rows"
@@ -345,7 +345,9 @@ def compare(
     behaviour: Behaviour | None = None,  # Of both on the same rows; found in the bundles if not given
 ) -> Change:  # The level, and every reason for it
     "What changed, and what does that demand of the version?"
-    behaviour = behaviour or behaviour_on_shared_rows(champion, challenger)
+    digests = [bundle.manifest.files["pipeline.skops"][1] for bundle in (champion, challenger)]
+    if behaviour is None and digests[0] != digests[1]:
+        behaviour = behaviour_on_shared_rows(champion, challenger)
     told = [_remembered(bundle, "lineage.json").get("pipeline", {}) for bundle in (champion, challenger)]
     reasons = [
         *contract_reasons(champion.contract, challenger.contract),
@@ -353,7 +355,6 @@ def compare(
         *_data_reasons(champion, challenger),
         *_making_reasons(champion, challenger),
     ]
-    digests = [bundle.manifest.files["pipeline.skops"][1] for bundle in (champion, challenger)]
     if digests[0] != digests[1]:
         reasons += _behaviour_reasons(behaviour)
         if highest(tuple(reasons)) == "none":
@@ -370,6 +371,17 @@ def as_json(
     "A change as JSON"
     made: dict[str, Any] = json.loads(json.dumps(asdict(change)))
     return made
+
+
+def as_text(
+    change: Change,  # Any
+) -> str:  # A few lines
+    "A change for a terminal"
+    lines = [f"{change.champion} -> {change.challenger}: {change.level}"]
+    for r in change.reasons:
+        evidence = f" ({r.old or 'nothing'} -> {r.new or 'nothing'})" if r.old or r.new else ""
+        lines.append(f"  {r.level:<6}{r.rule:<16}{r.says}{evidence}" + (f"; {r.close}" if r.close else ""))
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
