@@ -1,0 +1,179 @@
+"A stand-in for Heroku's Platform API, which builds and runs what it is given"
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from contextlib import contextmanager
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.conftest import free_port
+
+BIN = Path(sys.executable).parent
+
+
+class Heroku:
+    "One account: apps with sources, builds, releases, and one dyno"
+
+    def __init__(self, folder, faults=()):
+        self.folder, self.faults = Path(folder), set(faults)
+        self.apps, self.sources, self.builds, self.releases, self.calls = {}, {}, [], [], []
+        self.port, self.web, self.key = free_port(), None, "key"
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.heroku = self
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def fails(self, name):
+        "Once: whether this fault was ordered"
+        if name in self.faults:
+            self.faults.discard(name)
+            return True
+        return False
+
+    def app(self, name):
+        return {"name": name, "web_url": f"http://127.0.0.1:{self.port}/"}
+
+    def build(self, app, blob):
+        archive = self.sources[blob["url"].rsplit("/", 1)[1]]
+        number = str(len(self.builds) + 1)
+        made = {"id": number, "status": "pending", "source_blob": blob, "output_stream_url": f"{self.url}/log/{number}"}
+        self.builds.append(made)
+        assert blob["checksum"] == f"SHA256:{sha256(archive).hexdigest()}"
+        slug = self.folder / f"slug-{number}"
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(slug, filter="data")
+        environ = {
+            "PATH": f"{BIN}:{os.defpath}",
+            "HOME": str(self.folder),
+            "SOURCE_VERSION": blob["version"],
+            "PYTHONPATH": str(slug),
+        }
+        done = subprocess.run(["bin/post_compile"], cwd=slug, env=environ, capture_output=True, text=True)
+        made["log"] = done.stdout + done.stderr
+        if done.returncode or self.fails("build"):
+            made["status"] = "failed"
+        else:
+            made["release"] = {"id": self.release(slug)["id"]}
+            made["status"] = "succeeded"
+        return made
+
+    def release(self, slug):
+        number = len(self.releases) + 1
+        made = {"id": f"release-{number}", "version": number, "status": "succeeded", "slug": {"id": str(slug)}}
+        self.releases.append(made)
+        self.run(Path(slug))
+        return made
+
+    def run(self, slug):
+        self.stop()
+        if "crash" in self.faults and slug.name != "slug-1":
+            return
+        environ = {"PATH": f"{BIN}:{os.defpath}", "PORT": str(self.port), "DYNO": "web.1", "PYTHONPATH": str(slug)}
+        if "wrong" in self.faults and slug.name != "slug-1":
+            (slug / "mlserve" / "COMMIT").write_text("another")
+        self.web = subprocess.Popen([BIN / "honcho", "start", "web"], cwd=slug, env=environ, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        if self.web:
+            self.web.terminate()
+            self.web.wait(timeout=40)
+            self.web = None
+
+    def answer(self, method, path, body):
+        "(status, JSON) for a request"
+        parts = path.strip("/").split("/")
+        if path == "/apps":
+            self.apps[body["name"]] = self.app(body["name"])
+            return 201, self.apps[body["name"]]
+        name, rest = parts[1], parts[2:]
+        if name not in self.apps:
+            return 404, {"id": "not_found", "message": "Couldn't find that app."}
+        if not rest:
+            return 200, self.apps[name]
+        kind, number = rest[0], rest[1] if len(rest) > 1 else None
+        if kind == "sources":
+            place = f"{self.url}/blob/{len(self.sources) + 1}"
+            return 201, {"source_blob": {"put_url": place, "get_url": place}}
+        if kind == "builds" and method == "POST":
+            return 201, self.build(name, body["source_blob"]) | {"status": "pending"}
+        if kind == "releases" and method == "POST":
+            (old,) = [r for r in self.releases if r["id"] == body["release"]]
+            self.faults -= {"crash", "wrong"}
+            return 201, self.release(old["slug"]["id"])
+        every = self.builds if kind == "builds" else self.releases
+        if number:
+            return 200, next(one for one in every if one["id"] == number)
+        return 206, every[::-1]
+
+
+class Handler(BaseHTTPRequestHandler):
+    "Takes the requests of the one account"
+
+    @property
+    def heroku(self):
+        return self.server.heroku
+
+    def log_message(self, *arguments):
+        pass
+
+    def send(self, status, content):
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def take(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.heroku.calls.append((self.command, self.path))
+        if self.path.startswith("/blob/"):
+            self.keep(body)
+        elif self.path.startswith("/log/"):
+            self.log_stream()
+        elif self.headers.get("Authorization") != f"Bearer {self.heroku.key}":
+            self.send(401, {"id": "unauthorized", "message": "Invalid credentials provided."})
+        else:
+            self.do(json.loads(body or b"null"))
+
+    def keep(self, body):
+        if self.heroku.fails("upload"):
+            return self.connection.close()
+        self.heroku.sources[self.path.rsplit("/", 1)[1]] = body
+        self.send(200, {})
+
+    def do(self, body):
+        status, content = self.heroku.answer(self.command, self.path, body)
+        if self.heroku.fails(f"{self.command} {self.path.rsplit('/', 1)[1]}"):
+            return self.connection.close()  # done, but nobody hears of it
+        if self.command == "GET" and self.heroku.fails("busy"):
+            return self.send(503, {"message": "try later"})
+        self.send(status, content)
+
+    def log_stream(self):
+        log = next(b["log"] for b in self.heroku.builds if b["id"] == self.path.rsplit("/", 1)[1]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(log) + (100 if self.heroku.fails("log") else 0)))
+        self.end_headers()
+        self.wfile.write(log)
+        self.close_connection = True
+
+    do_GET = do_POST = do_PUT = take
+
+
+@contextmanager
+def stand_in(folder, *faults):
+    "The stand-in, listening"
+    heroku = Heroku(folder, faults)
+    thread = threading.Thread(target=heroku.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield heroku
+    finally:
+        heroku.server.shutdown()
+        heroku.server.server_close()
+        heroku.stop()
