@@ -63,9 +63,7 @@ def all_ways(bundle):
     from mlserve.fold import fold
 
     pipeline, contract = pipeline_of(bundle), bundle.contract
-    begin = time.perf_counter()
-    plan = fold(pipeline, contract)
-    took = time.perf_counter() - begin
+    plan, took = _timed(lambda: fold(pipeline, contract))
     ways = {
         PANDAS: _pandas(pipeline),
         "mlserve compiled": _folded(plan, contract, True),
@@ -73,6 +71,39 @@ def all_ways(bundle):
         "mlserve sklearn": _sklearn(pipeline, contract),
     }
     return ways, took
+
+
+def _timed(function):
+    "What a function gives, and how many seconds it took"
+    begin = time.perf_counter()
+    made = function()
+    return made, round(time.perf_counter() - begin, 3)
+
+
+def fold_boosting(project, rounds=500):
+    "Seconds to fold boosted trees of so many rounds, learnt from the same rows"
+    from mlserve.data import make_table
+    from mlserve.examples.census import census_forest, recipe
+    from mlserve.fold import fold
+    from mlserve.settings import load_settings
+
+    settings = load_settings(project, environ={})
+    table = make_table(census_forest, census_forest.load(settings.path(settings.data.folder)))
+    pipeline = recipe.build()
+    pipeline[-1].set_params(max_iter=rounds, early_stopping=False)
+    pipeline.fit(*table.part(held_out=False))
+    if pipeline[-1].n_iter_ != rounds:
+        raise SystemExit(f"bench: the boosting stopped after {pipeline[-1].n_iter_} rounds of {rounds}")
+    return _timed(lambda: fold(pipeline, table.contract))[1]
+
+
+def load_plan(bundle):
+    "Seconds to read, check and make ready a plan: the fastest of five"
+    from mlserve.plan import from_bytes
+    from mlserve.walk import scorer
+
+    data = bundle.read("plan.bin")
+    return min(_timed(lambda: scorer(from_bytes(data)))[1] for _ in range(5))
 
 
 def bodies(rows):
@@ -110,9 +141,13 @@ def measure(project, rounds, count=MANY):
         for name, seconds in taken.items():
             times = [base / own for base, own in zip(taken[PANDAS], seconds, strict=True)]
             krows = len(rows) / statistics.median(seconds) / 1e3
+            spread = {"median": statistics.median(times), "low": min(times), "high": max(times)}
             found[name][shape] = {"krows_s": round(krows, 1), "x_pandas": round(statistics.median(times), 2)}
+            found[name][shape]["spread"] = {which: round(value, 3) for which, value in spread.items()}
     skipped = {name: "the compiled walk was not built here" for name, shapes in ways.items() if not shapes}
-    return {"rows": len(rows), "ways": found, "fold_s": round(folding, 1), "skipped": skipped}
+    bundle = bundle_of(project)
+    seconds = {"fold forest": folding, "fold boosting": fold_boosting(project), "load plan": load_plan(bundle)}
+    return {"rows": len(rows), "ways": found, "seconds": seconds, "skipped": skipped}
 
 
 def main():

@@ -22,6 +22,7 @@ def describe(cold, visits, size):
     return {
         "cold_s": round(_median([wall for wall, _ in cold]), 3),
         "cold_cpu_s": round(_median([cpu for _, cpu in cold]), 3),
+        "cold_cpu_each": [round(cpu, 3) for _, cpu in cold],
         "rss_mb": round(max(v["rss_mb"] for v in visits), 1),
         "load": load,
         "size": size,
@@ -50,6 +51,77 @@ def ratios(visits):
         }
         for name, seen in visits.items()
     }
+
+
+COMPILED, PYTHON, FALLBACK = "mlserve compiled", "mlserve Python", "mlserve sklearn"
+
+# What is promised: words, server, base, clients, measure of the ratio, least or most, bound
+RATIO_GOALS = (
+    ("requests/s, compiled, 64 clients, × the reference", COMPILED, "reference", 64, "rps", ">=", 200),
+    ("requests/s, plain Python, 64 clients, × the reference", PYTHON, "reference", 64, "rps", ">=", 100),
+    ("requests/s, compiled, 64 clients, × an empty FastAPI endpoint", COMPILED, "empty", 64, "rps", ">=", 2.5),
+    ("requests/s, compiled, 64 clients, of bare ASGI", COMPILED, "bare", 64, "rps", ">=", 0.7),
+    ("median answer of a lone client, compiled, of the reference's", COMPILED, "reference", 1, "p50_ms", "<=", 1 / 80),
+    ("requests/s, fallback engine, 64 clients, × the reference", FALLBACK, "reference", 64, "rps", ">=", 15),
+    ("requests/s, fallback engine, a lone client, × the reference", FALLBACK, "reference", 1, "rps", ">=", 0.95),
+)
+
+
+def _spread(values, scale=1.0):
+    values = [v * scale for v in values]
+    return {"median": round(_median(values), 4), "low": round(min(values), 4), "high": round(max(values), 4)}
+
+
+def _figure_goals(found):
+    "Words, what was measured (None: was not), sign and bound, for all that is no ratio of two servers under load"
+    servers, batch = found["servers"], found["batch"]
+    mine, empty, size = (servers.get(n, {}) for n in (COMPILED, EMPTY, COMPILED))
+    size, cold = size.get("size") or {}, mine.get("cold_cpu_each") or []
+    against = [c / empty["cold_cpu_s"] for c in cold] if empty.get("cold_cpu_s") else []
+    columns = batch["ways"].get(COMPILED, {}).get("columns", {})
+    exact = {name: {"median": v, "low": v, "high": v} for name, v in batch.get("seconds", {}).items()}
+    memory = [v["rss_mb"] for v in mine.get("visits", [])]
+    weight, heavy = size.get("gzip_mb"), size.get("heavy")
+    return (
+        ("CPU seconds from the start to the first answer", cold and _spread(cold), "<=", 0.5),
+        ("the same, × an empty FastAPI service", against and _spread(against), "<=", 1.2),
+        ("resident memory under load, MB", memory and _spread(memory), "<=", 60),
+        ("packages, MB gzipped", weight and _spread([weight]), "<=", 10),
+        (
+            "numpy, pandas, scipy, scikit-learn among them",
+            _spread([len(heavy)]) if heavy is not None else None,
+            "<=",
+            0,
+        ),
+        ("10,000 rows as JSON columns, compiled, × pandas + scikit-learn", columns.get("spread"), ">=", 2.5),
+        ("seconds to fold the forest (100 trees)", exact.get("fold forest"), "<=", 60),
+        ("seconds to fold boosted trees (500 rounds)", exact.get("fold boosting"), "<=", 60),
+        ("seconds to load the forest's plan", exact.get("load plan"), "<=", 0.3),
+    )
+
+
+def goals(found):
+    "What is promised, what was measured, and whether it holds: by the median; a goal not measured is not reached"
+    wanted = []
+    for words, name, base, clients, measure, sign, bound in RATIO_GOALS:
+        one = found["ratios"].get(name, {}).get(base, {}).get(str(clients), {}).get(measure)
+        wanted.append((words, one, sign, bound))
+    made = []
+    for words, seen, sign, bound in (*wanted, *_figure_goals(found)):
+        holds = bool(seen) and (seen["median"] >= bound if sign == ">=" else seen["median"] <= bound)
+        made.append({"goal": words, "sign": sign, "bound": bound, "measured": seen or None, "holds": holds})
+    return made
+
+
+def _goals(found):
+    rows = []
+    for one in found["goals"]:
+        seen = one["measured"]
+        said = f"{seen['median']:.4g}" if seen else "not measured"
+        span = f"{seen['low']:.4g} to {seen['high']:.4g}" if seen else "–"
+        sign = {">=": "at least", "<=": "at most"}[one["sign"]]
+        rows.append([one["goal"], f"{sign} {one['bound']:.4g}", said, span, "yes" if one["holds"] else "**no**"])
+    return _markdown(["goal", "promised", "median", "least to most", "reached"], rows)
 
 
 def _figure(value, digits=3):
@@ -120,6 +192,10 @@ def _footprint(found):
     return _markdown(head, rows)
 
 
+def _seconds(found):
+    return "; ".join(f"{name}: {took} s" for name, took in found["batch"]["seconds"].items())
+
+
 def _batch(found):
     ways, rows = found["batch"]["ways"], []
     for name, shapes in ways.items():
@@ -144,6 +220,9 @@ another; {s["rounds"]} rounds of {s["seconds"]} seconds a visit, up to three tim
 Ratios are medians of the ratios inside a round. The absolute figures depend on the machine
 ({m["processor"]}, {m["cores"]} cores, Python {m["python"]}), the ratios much less.
 
+## What is promised
+
+{_goals(found)}
 ## Speed
 
 {_speed(found)}
@@ -156,7 +235,7 @@ summed over the server's processes. Packages are those of a fresh environment, w
 
 ## {found["batch"]["rows"]:,} rows at once, JSON bytes to labels
 
-In one process, without checking the rows. Folding the model took {found["batch"]["fold_s"]} s.
+In one process, without checking the rows. {_seconds(found)}.
 
 {_batch(found)}
 {"## Not measured" + chr(10) * 2 + left_out if left_out else ""}"""

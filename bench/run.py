@@ -16,7 +16,7 @@ from pathlib import Path
 from environments import make_all, peers, size
 from model import ROWS, bundle_of, clean_environment, complete_rows, train
 from processes import Failed, cores, first_answer, load, start
-from report import describe, draw, ratios, table
+from report import describe, draw, goals, ratios, table
 from servers import BARE, EMPTY, MLSERVE, REFERENCE, SERVERS, as_body, fill
 
 HERE = Path(__file__).resolve().parent
@@ -202,7 +202,7 @@ def load_all(chosen, running, rows, rounds, seconds, work, skipped, progress):
 def measure_batches(project, rounds):
     "Many rows at once, in a process of its own"
     command = [sys.executable, HERE / "batch.py", project, str(rounds)]
-    done = subprocess.run(command, env=clean_environment(), stdout=subprocess.PIPE, text=True, timeout=600)
+    done = subprocess.run(command, env=clean_environment(), stdout=subprocess.PIPE, text=True, timeout=900)
     if done.returncode:
         sys.exit("bench: the batch figures failed, see above")
     return json.loads(done.stdout.splitlines()[-1])
@@ -223,7 +223,8 @@ def machine():
 def main():
     given = arguments()
     check_tools()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then too
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the servers are stopped then too
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     progress = Progress()
     into = given.into.resolve() if given.into else HERE
     work = into / "work"
@@ -240,6 +241,9 @@ def main():
     environments |= peers(work)
 
     print(f"server on core {cores()[0]}, load on core {cores()[1]}", flush=True)
+    visits_ahead = len(chosen) * len(CLIENTS) * rounds
+    least, most = (visits_ahead * (s + 1) / 60 for s in (seconds, 3 * seconds))
+    print(f"{visits_ahead} visits: {least:.0f} to {most:.0f} minutes, and a few for starts and batches", flush=True)
     progress.plan(len(chosen))
     running, cold, skipped = start_all(chosen, environments, work, bundle, starts, rows, labels, progress)
     try:
@@ -261,6 +265,7 @@ def main():
         s.name: describe(cold[s.name], visits[s.name], sizes.get(s.environment)) for s in there if s.name in visits
     }
     found |= {"ratios": ratios(visits), "batch": batch, "skipped": skipped}
+    found["goals"] = goals(found)
     # A quick run is for trying: it does not replace figures that are published
     out = work / "quick" if given.quick and not given.into else into
     out.mkdir(parents=True, exist_ok=True)
