@@ -9,7 +9,6 @@ __all__ = ['MOST_AT_ONCE', 'COMMIT', 'Draining', 'Measures', 'Service', 'NotRead
 
 # %% ../nbs/32_app.ipynb #dec3f7d3
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
