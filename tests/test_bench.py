@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,30 @@ def test_without_wrk_it_says_what_to_do(tmp_path):
 def test_a_server_that_is_not_known_is_named(tmp_path):
     done = subprocess.run([*RUN, "--only", "gunicorn"], env=environment(), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "there is no server 'gunicorn'; known are FastAPI + pandas, " in done.stderr
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from processes import start
+command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+print(start(command, Path("."), {}, Path(sys.argv[1]) / "server.log").process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark needs Linux")
+def test_no_server_outlives_the_benchmark_even_if_it_is_killed(tmp_path):
+    command = [sys.executable, "-c", STARTER, tmp_path]
+    bench = subprocess.Popen(
+        command, env=environment(PYTHONPATH=ROOT / "bench"), stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    server = Path("/proc") / bench.stdout.readline().strip() / "stat"
+    assert server.read_text().rpartition(")")[2].split()[0] != "Z"
+    bench.kill()
+    bench.communicate()
+    for _ in range(50):
+        if not server.exists() or server.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the server still runs")
