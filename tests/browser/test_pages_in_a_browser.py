@@ -359,7 +359,7 @@ def test_a_model_without_probabilities_has_no_bars(visit):
 
 def test_ugly_names_are_shown_as_they_are(visit):
     page = visit("ugly")
-    assert page.locator("label").all_text_contents() == list(UGLY.names)
+    assert page.locator("#fields label").all_text_contents() == list(UGLY.names)
     expect(page.get_by_text('Predicts <em>species</em>: </script>, it\'s or "<b>".')).to_be_visible()
     options = control(page, UGLY.names[1]).locator("option").all_text_contents()
     assert options == ["<script>x</script>", "“ x”", "“”", "another value …"]
