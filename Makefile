@@ -55,7 +55,7 @@ lessons: setup # every notebook, in process
 
 tests: setup chromium
 	rm -f .coverage .coverage.*
-	pytest -q -m "not slow and not gx and not actions" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
+	pytest -q -m "not slow and not gx and not clients and not actions" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
 	pytest -q --cov=$(CURDIR)/mlserve --cov-append --cov-report= tests/browser
 
 outputs: setup # every notebook in a fresh kernel, saved outputs compared; then coverage of all
@@ -84,6 +84,11 @@ test-actions: setup ## Run the workflows, with act, in a clean clone, against st
 slug: setup ## Build what Heroku would build from this commit, and hold it against the budgets of settings.ini
 	test -d models || mlserve train
 	mlserve slug
+
+test-clients: setup ## Run the test against the clients of Triton and MLflow, in an environment of their own
+	test -x .venv-clients/bin/python || uv venv -q .venv-clients
+	uv pip install -q --python .venv-clients/bin/python 'tritonclient[http]' mlflow-skinny pandas scipy fastapi
+	pytest -q -m clients tests/test_clients.py
 
 chromium: # browser tests say why they skip where it cannot be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
