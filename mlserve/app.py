@@ -58,6 +58,10 @@ class Measures(Protocol):
 
     def model(self, name: str, version: str, engine: str, code: str) -> None: ...
 
+    def count(self, name: str, told: str, by: float = 1.0, **labels: str) -> None: ...
+
+    def gauge(self, name: str, told: str, value: float, **labels: str) -> None: ...
+
     def text(self) -> bytes: ...
 
 
@@ -74,11 +78,19 @@ class Service:
     during: list[Callable[[], AbstractAsyncContextManager[object]]] = field(
         default_factory=list
     )  # Runs as long as it serves
+    faults: dict[str, str] = field(default_factory=dict)  # What is wrong though it answers: part -> one sentence
     _recorder: tuple[Model, Record] | None = field(default=None, init=False, repr=False)
     reload: Callable[[], Awaitable[None]] | None = None  # Has the model read anew, where that can be done
 
     def __post_init__(self) -> None:
-        manifest = self.model.bundle.manifest
+        self.serve(self.model)
+
+    def serve(
+        self,
+        model: Model,  # Ready to answer
+    ) -> None:
+        "Answer with this model from the next request on; call it from the event loop only"
+        self.model, manifest = model, model.bundle.manifest
         self.measures.model(manifest.name, manifest.version, manifest.engine, mlserve.__version__)
 
     def recorder(
@@ -392,7 +404,9 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         if service.drain.draining:
             raise NotReady("the service is stopping; send the request elsewhere")
-        detail = {"journal": service.journal.status()} if service.journal else {}
+        detail: dict[str, Any] = {"journal": service.journal.status()} if service.journal else {}
+        if service.faults:
+            detail["faults"] = service.faults
         return _json({"ready": True, "model": service.model.name, "version": service.model.version, **detail})
 
     @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")

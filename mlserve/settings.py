@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Comparing', 'Serve', 'Store',
-           'Registry', 'Gate', 'Access', 'Journal', 'Slug', 'Settings', 'from_environment', 'find_root', 'from_file',
-           'load_settings']
+           'Registry', 'Gate', 'Access', 'Journal', 'Slug', 'Follow', 'Settings', 'from_environment', 'find_root',
+           'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
 import os
@@ -179,6 +179,14 @@ class Slug:
 
 
 @dataclass(frozen=True)
+class Follow:
+    "`[follow]`: how a promoted model goes live in a running service"
+
+    every: float = _setting(0.0, "seconds between two looks at what is in service; 0 serves what stands in the folder")
+    majors: str = _setting("refuse", "whether a new major version goes live by itself: refuse or accept")
+
+
+@dataclass(frozen=True)
 class Settings:
     "Everything that is set, by section"
 
@@ -194,6 +202,7 @@ class Settings:
     access: Access = field(default_factory=Access)
     journal: Journal = field(default_factory=Journal)
     slug: Slug = field(default_factory=Slug)
+    follow: Follow = field(default_factory=Follow)
 
     def path(
         self,
