@@ -381,11 +381,20 @@ def deploy_rollback(
 # %% ../nbs/45_cli.ipynb #32a283fa
 @app.command()
 @told
-def doctor(json_: Json = False) -> None:
+def doctor(
+    heroku: Annotated[
+        bool, typer.Option("--heroku", help="Look also for what makes a deployment to Heroku fail.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     "Check settings, libraries, bundle and port."
     from mlserve.doctor import examine
 
     findings = examine()
+    if heroku and findings[0].state == "ok":
+        from mlserve.preflight import preflight
+
+        findings += preflight(load_settings())
     marks = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
     lines = [f"{marks[f.state]}  {f.name}: {f.message}" for f in findings]
     say("\n".join(lines), [vars(f) for f in findings], json_)
