@@ -1,0 +1,278 @@
+"Promotions and rollbacks while clients ask, among them models that must not go live and a store that hangs."
+
+import http.client
+import json
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from hashlib import md5
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request, urlopen
+
+import pytest
+
+from mlserve.bundle import Lineage, Manifest, dump, write_bundle
+from mlserve.contract import Contract, Field, Output, to_json
+from mlserve.plan import Input, Op, Plan, to_bytes
+from mlserve.store import Folder, Pointer, manifest_digest, object_path, read_pointer, write_pointer
+from tests.conftest import Service
+
+CONTRACT = Contract((Field("age", "integer"),), Output("regression", "income", unit="USD"))
+EVERY = 0.2  # seconds between two looks
+
+
+def make_bundle(folder, version, rate, probe_rate):
+    "A model that pays so much for each year of age"
+    plan = Plan((Input("age", "number"),), (Op("linear", (0,), (0.0, rate)),), (1,))
+    probe = {"rows": [{"age": 40}], "values": [40 * probe_rate], "probabilities": [[]]}
+    files = {"contract.json": dump(to_json(CONTRACT)), "probe.json": dump(probe), "plan.bin": to_bytes(plan)}
+    lineage = Lineage("notes:recipe", "0" * 64, 10, 2, {}, 0, "0.1.0", {})
+    return write_bundle(folder, Manifest("pay", version, "plan", lineage, {}, {}), files)
+
+
+def rate_of(version):
+    "Each version pays its own rate, so that an answer shows which model made it"
+    minor, patch = map(int, version.split(".")[1:])
+    return 1000.0 + 100 * minor + patch
+
+
+class Shop:
+    "A store behind HTTP that can be damaged and can hang"
+
+    def __init__(self, root):
+        self.folder, self.scratch = Folder(root / "store"), root / "scratch"
+        self.folder.root.mkdir(parents=True)
+        self.hangs = threading.Event()
+        self.hangs.set()  # set: it goes on
+        shop = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=shop.folder.root)
+
+            def do_GET(self):
+                shop.hangs.wait(20)
+                with suppress(ConnectionError):  # who asked has given up
+                    super().do_GET()
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def put(self, data, suffix=""):
+        name = md5(data).hexdigest()
+        path = self.folder.root / object_path(name + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return name
+
+    def release(self, version, fault=""):
+        "Put a model into the store; `fault` says what is wrong with it"
+        made = make_bundle(
+            self.scratch / version, version, rate_of(version), rate_of(version) + (fault == "wrong probe")
+        )
+        names = sorted([*made.manifest.files, "manifest.json"])
+        listed = [{"md5": self.put((made.folder / n).read_bytes()), "relpath": n} for n in names]
+        folder = self.put(json.dumps(listed).encode(), ".dir") + ".dir"
+        manifest = self.folder.root / object_path(listed[names.index("manifest.json")]["md5"])
+        if fault == "corrupt":
+            manifest.write_bytes(manifest.read_bytes().replace(b"pay", b"pax"))
+        elif fault == "truncated":
+            manifest.write_bytes(manifest.read_bytes()[:-20])
+        elif fault == "missing":
+            manifest.unlink()
+        return Pointer("pay", "prod", version, "", folder, manifest_digest(made.folder), 0, "")
+
+    def promote(self, pointer):
+        was = read_pointer(self.folder, "pay", "prod")
+        number = was.counter + 1 if was else 1
+        write_pointer(self.folder, replace(pointer, counter=number, tag=f"pay#prod#{number}"), was)
+
+
+@contextmanager
+def following(tmp_path, workers=2, **env):
+    "A service that follows a store, and the store"
+    shop = Shop(tmp_path)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "settings.ini").write_text("[model]\nname = pay\n")
+    make_bundle(project / "models" / "pay", "1.0.0", rate_of("1.0.0"), rate_of("1.0.0"))
+    given = {"MLSERVE_FOLLOW_EVERY": EVERY, "MLSERVE_STORE_URL": shop.url, "MLSERVE_STORE_WAIT": 1}
+    service = Service(project, WEB_CONCURRENCY=workers, MLSERVE_SERVE_DRAIN=0.1, **given | env)
+    try:
+        yield service, shop
+    finally:
+        shop.hangs.set()
+        service.stop()
+        shop.server.shutdown()
+        shop.server.server_close()
+
+
+def get(service, path):
+    with urlopen(service.url + path, timeout=10) as answer:
+        return answer.read()
+
+
+def metric(service, name):
+    "The samples of a metric, without their time"
+    lines = get(service, "/metrics").decode().splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)}
+
+
+def everywhere(service, version):
+    "Do all workers serve this version?"
+    served = metric(service, "mlserve_model_info")
+    return list(served) and all(f'version="{version}"' in name for name in served)
+
+
+def until(holds, seconds=20):
+    last = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < last, "it did not come true"
+        time.sleep(0.02)
+
+
+class Clients:
+    "Keep-alive clients who check that each answer is that of the version it names"
+
+    def __init__(self, service, number):
+        self.answers, self.failures, self.over = 0, [], threading.Event()
+        self.threads = [threading.Thread(target=self.ask, args=(service.port,)) for _ in range(number)]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        age = 20
+        while not self.over.is_set():
+            age = 20 + (age + 1) % 50
+            try:
+                connection.request("POST", "/predict", json.dumps({"age": age}), {"content-type": "application/json"})
+                answer = connection.getresponse()
+                told = json.loads(answer.read())
+                right = (
+                    answer.status == 200
+                    and told["value"] == rate_of(told["version"]) * age
+                    and answer.headers["x-model-version"] == f"pay@{told['version']}"
+                )
+                self.answers += 1
+            except Exception as error:
+                right, told = False, repr(error)
+                connection.close()
+            if not right:
+                self.failures.append(told)
+            time.sleep(0.005)
+        connection.close()
+
+    def stop(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+FAULTS = ("corrupt", "truncated", "wrong probe", "missing", "hangs")
+
+
+def drive(service, shop, steps):
+    "Promote, damage, roll back; the number of swaps that happened"
+    good, swaps = {"1.0.0": shop.release("1.0.0")}, 0
+    now = "1.0.0"
+    shop.promote(good[now])
+    for number in range(1, steps + 1):
+        version, fault = f"1.{number}.0", FAULTS[number // 3 % len(FAULTS)] if number % 3 == 0 else ""
+        if fault == "hangs":
+            shop.hangs.clear()
+            good[version] = shop.release(version)
+            shop.promote(good[version])
+            time.sleep(4 * EVERY)  # several looks begin
+            assert everywhere(service, now)
+            shop.hangs.set()
+            now, swaps = version, swaps + 1
+        elif fault:
+            shop.promote(shop.release(version, fault))
+            until(lambda: b"faults" in get(service, "/health/ready"))
+            assert everywhere(service, now)
+            shop.promote(good[now])
+            until(lambda: not any(metric(service, "mlserve_model_behind").values()))
+        elif number % 5 == 0:  # a rollback
+            now, swaps = list(good)[-2], swaps + 1
+            shop.promote(good[now])
+        else:
+            good[version] = shop.release(version)
+            shop.promote(good[version])
+            now, swaps = version, swaps + 1
+        until(lambda version=now: everywhere(service, version))
+    return swaps
+
+
+@pytest.mark.parametrize("steps", [15, pytest.param(50, marks=pytest.mark.slow)])
+def test_swaps_under_load_lose_nothing_and_every_answer_is_of_the_version_it_names(tmp_path, steps):
+    with following(tmp_path) as (service, shop):
+        clients = Clients(service, 16)
+        try:
+            swaps = drive(service, shop, steps)
+        finally:
+            clients.stop()
+        assert swaps > steps // 2
+        assert clients.answers > 20 * steps
+        assert clients.failures == []
+
+
+def test_a_start_falls_back_to_the_model_of_the_slug_when_the_store_is_away(tmp_path):
+    with following(tmp_path, workers=1, MLSERVE_STORE_URL="http://127.0.0.1:9") as (service, _):
+        ready = json.loads(get(service, "/health/ready"))
+        assert ready["version"] == "1.0.0"
+        assert "does not answer" in ready["faults"]["model"]
+        assert metric(service, "mlserve_model_behind") == {"mlserve_model_behind": 1.0}
+
+
+def test_a_start_serves_what_is_in_service_and_not_what_is_in_the_slug(tmp_path):
+    with following(tmp_path, workers=1) as (service, shop):
+        shop.promote(shop.release("1.1.0"))
+        until(lambda: everywhere(service, "1.1.0"))
+        again = Service(
+            tmp_path / "project", MLSERVE_FOLLOW_EVERY=60, MLSERVE_STORE_URL=shop.url, MLSERVE_SERVE_DRAIN=0.1
+        )
+        try:
+            assert json.loads(get(again, "/health/ready"))["version"] == "1.1.0"
+        finally:
+            again.stop()
+
+
+def test_a_new_major_waits_until_somebody_says_that_callers_are_ready(tmp_path):
+    with following(tmp_path, workers=1) as (service, shop):
+        shop.promote(shop.release("2.0.0"))
+        until(lambda: b"new major version" in get(service, "/health/ready"))
+        assert everywhere(service, "1.0.0")
+        assert metric(service, "mlserve_swaps") == {'mlserve_swaps_total{result="failed"}': 1.0}
+    second = tmp_path / "second"
+    second.mkdir()
+    with following(second, workers=1, MLSERVE_FOLLOW_MAJORS="accept") as (service, shop):
+        shop.promote(shop.release("2.0.0"))
+        until(lambda: everywhere(service, "2.0.0"))
+
+
+def test_load_has_all_workers_look_at_once(tmp_path):
+    key = "swap-key-of-the-test"
+    with following(tmp_path, MLSERVE_FOLLOW_EVERY=600, MLSERVE_ACCESS_ADMIN_KEYS=key) as (service, shop):
+        headers = {"x-api-key": key}
+
+        def ask(path, data=None):
+            with urlopen(Request(service.url + path, data, headers), timeout=10) as answer:
+                return answer.status, answer.read()
+
+        shop.promote(shop.release("1.1.0"))
+        assert ask("/v2/repository/models/pay/load", b"")[0] == 200
+
+        def swapped():
+            served = [
+                line for line in ask("/metrics")[1].decode().splitlines() if line.startswith("mlserve_model_info")
+            ]
+            return all('version="1.1.0"' in line for line in served)
+
+        until(swapped, 5)
