@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Model_', 'data', 'contract', 'slug', 'deploy', 'App_', 'say', 'told', 'steps', 'train',
-           'evaluate', 'compare', 'predict', 'serve', 'data_copy', 'data_stream', 'contract_export', 'slug_',
-           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
+           'evaluate', 'compare', 'predict', 'serve', 'data_copy', 'data_stream', 'contract_export', 'feedback',
+           'collect', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version',
+           'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -271,6 +272,46 @@ def contract_export(
     from mlserve.exchange import export_contract
 
     print(export_contract(read_bundle(_bundle_folder(model)).contract, to))
+
+# %% ../nbs/45_cli.ipynb #52d2828c
+@app.command()
+@told
+def feedback(
+    file: Annotated[Path, typer.Argument(help="JSON lines or CSV with id and label, or value.")],
+    model: Model_ = None,
+    json_: Json = False,
+) -> None:
+    "Say what turned out to be true, from a file."
+    from mlserve.bundle import read_bundle
+    from mlserve.database import open_journal
+    from mlserve.feedback import keep_file
+
+    settings = load_settings()
+    output = read_bundle(_bundle_folder(model)).contract.output
+    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+        kept = keep_file(journal, file, output)
+    say(", ".join(f"{count:,} {state}" for state, count in kept.items()), kept, json_)
+
+
+@app.command()
+@told
+def collect(model: Model_ = None, json_: Json = False) -> None:
+    "Make data of the answers whose truth is known, for the next training."
+    from mlserve.bundle import read_bundle
+    from mlserve.collect import collect as collect_
+    from mlserve.collect import track_with_dvc
+    from mlserve.database import open_journal
+
+    settings = load_settings()
+    bundle = read_bundle(_bundle_folder(model))
+    name, data_folder = bundle.manifest.name, settings.path(settings.data.folder)
+    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+        made = collect_(journal, name, bundle.contract, data_folder, track_with_dvc)
+    if made is None:
+        say("nothing new: every answer whose truth is known was collected before", {"rows": 0, "file": None}, json_)
+        return
+    rows = made.lineage["rows"]
+    say(f"{rows:,} rows for {name}: {made.path}", {**made.lineage, "file": str(made.path)}, json_)
 
 # %% ../nbs/45_cli.ipynb #abd65974
 slug = typer.Typer(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .contract import Contract, Field, Output, Row, amend, infer_field, iso
 from .errors import MlserveError
+from .increments import with_increments
 from .recipe import Recipe, Slice, read_params
 from .settings import Settings
 
@@ -384,10 +385,11 @@ def load_table(
     settings: Settings,  # Where the data is
     contract: Contract | None = None,  # What the data must fulfil; inferred if not given
 ) -> Table:  # Checked and split
-    "Load a recipe's data"
+    "Load a recipe's data, and what was collected since"
     share = read_params(recipe, settings.path(settings.data.params)).held_out
     try:
-        loaded = recipe.load(settings.path(settings.data.folder))
+        folder = settings.path(settings.data.folder)
+        loaded = with_increments(recipe.load(folder), folder, recipe.name)
     except FileNotFoundError as error:
         raise BadData(f"the data of {recipe.name} is not there: no file {Path(str(error.filename)).name}") from None
     return make_table(recipe, loaded, share, contract)

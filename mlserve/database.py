@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EARLIEST', 'SKEW', 'SQLITE', 'POSTGRESQL', 'PATIENCE', 'MIGRATIONS', 'PREDICTIONS', 'SHADOWS', 'MODELS', 'STATES',
            'PAGE', 'Decoded', 'new_id', 'first_id', 'moment_of', 'is_id', 'Dialect', 'NoDatabase', 'NoDriver', 'BadUrl',
-           'Database', 'open_file', 'check_url', 'open_url', 'migrate', 'insert', 'put_truths', 'Entry', 'read',
-           'decoder', 'public', 'forget']
+           'Database', 'open_file', 'check_url', 'open_url', 'migrate', 'open_journal', 'insert', 'put_truths', 'Entry',
+           'read', 'decoder', 'public', 'forget']
 
 # %% ../nbs/29_database.ipynb #e88b02f8
 import json
@@ -266,6 +266,16 @@ def migrate(
                 database.run(step.format(id=database.dialect.id, keyed=database.dialect.keyed))
             database.run("insert into journal_schema (version) values (?)", version)
         return max(done, len(migrations))
+
+# %% ../nbs/29_database.ipynb #6d831c48
+def open_journal(
+    url: str,  # Of PostgreSQL; empty for the file
+    folder: Path,  # Of the file
+) -> Database:  # Of one thread, with its tables
+    "Open what keeps things for good"
+    database = open_url(url) if url else open_file(folder / "journal.db")
+    migrate(database)
+    return database
 
 # %% ../nbs/29_database.ipynb #fe59664e
 PREDICTIONS = ("id", "model", "version", "given", "answer")

@@ -35,7 +35,7 @@ from mlserve.database import (
     forget,
     insert,
     open_file,
-    open_url,
+    open_journal,
 )
 from .errors import MlserveError
 from .metrics import Cells
@@ -216,7 +216,7 @@ class Journal:
 
     def open_store(self) -> Database:
         "Open what keeps things for good"
-        return open_url(self.settings.url) if self.settings.url else open_file(self.folder / "journal.db")
+        return open_journal(self.settings.url, self.folder)
 
     def recorder(
         self,
