@@ -8,9 +8,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # threads that wait for one another must not keep the cores busy
 export OMP_WAIT_POLICY := passive
 export PATH := $(BIN):$(PATH)
+COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-slow test-gx test-actions slug model wheel tagged check lint types lessons tests outputs export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help setup serve test test-slow test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,7 +31,9 @@ serve: setup ## Train the default model and serve it with its page on http://127
 	mlserve train
 	mlserve serve
 
-test: check lint types lessons tests outputs docs ## Run everything that CI runs
+test: check lint types lessons tests ## Run everything that CI runs
+	$(MAKE) --no-print-directory -j2 --output-sync=target browser outputs-low outputs-high docs
+	$(MAKE) --no-print-directory coverage
 
 check: setup ## Are notebooks clean, modules exported, README and requirements up to date?
 	python .ci/check_export.py
@@ -53,13 +56,24 @@ types: setup
 lessons: setup # every notebook, in process
 	nbdev-test
 
-tests: setup chromium
+tests: setup
 	rm -f .coverage .coverage.*
-	pytest -q -m "not slow and not gx and not clients and not actions" --cov=$(CURDIR)/mlserve --cov-report= --ignore=tests/browser tests
-	pytest -q --cov=$(CURDIR)/mlserve --cov-append --cov-report= tests/browser
+	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions" $(COVERED) --ignore=tests/browser tests
 
-outputs: setup # every notebook in a fresh kernel, saved outputs compared; then coverage of all
-	pytest -q --nbval --cov=$(CURDIR)/mlserve --cov-append --cov-report=term:skip-covered --cov-fail-under=90 nbs
+browser: setup chromium # a process of its own: Playwright leaves an event loop running
+	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow" $(COVERED) tests/browser
+
+outputs: outputs-low outputs-high # every notebook in a fresh kernel, saved outputs compared
+
+outputs-low: setup
+	COVERAGE_FILE=.coverage.low pytest -q --nbval $(COVERED) $(wildcard nbs/[012]*.ipynb)
+
+outputs-high: setup
+	COVERAGE_FILE=.coverage.high pytest -q --nbval $(COVERED) $(filter-out nbs/0% nbs/1% nbs/2%,$(wildcard nbs/*.ipynb nbs/*/*.ipynb))
+
+coverage: # of what tests, browser and outputs ran
+	coverage combine -q
+	coverage report --skip-covered --fail-under=90
 
 test-slow: setup ## Run the tests that take long: every stored pipeline, every folded one, coverage of intervals, the benchmark
 	pytest -q -m slow tests
