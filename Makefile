@@ -27,8 +27,10 @@ setup: .venv/.ready ## Install everything into .venv
 	@$(UV) --no-deps -e .
 	@touch $@
 
-serve: setup ## Train the default model and serve it with its page on http://127.0.0.1:8000
+serve: setup ## Train the default model, release it where git can, and serve it with its page on http://127.0.0.1:8000
 	mlserve train
+	@# held (10), too little data (11), nothing new (12) or no git to release to (13): what stands in models is served
+	@mlserve release || case $$? in 10|11|12|13) ;; *) exit 1;; esac
 	mlserve serve
 
 test: check lint types lessons tests ## Run everything that CI runs
@@ -139,4 +141,4 @@ lock: setup ## Pin the newest tools and libraries for development and CI
 	python .ci/requirements.py
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv build dist reports models docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist reports models/*/ trained cache docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

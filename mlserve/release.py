@@ -86,7 +86,7 @@ def face(
     settings: Settings,  # Where the data is
     recipe: "Recipe",  # Which rows, and how they are cut into slices
     champion: Bundle | None,  # None if nothing was released
-    challenger: Bundle,
+    challenger: Bundle,  # What was trained
 ) -> Faced | None:  # None where the champion cannot answer these rows
     "Let both models answer the same held-out rows"
     from mlserve.data import load_table
@@ -151,7 +151,7 @@ def judge(
     settings: Settings,  # Margins and limits, and where the data is
     recipe: "Recipe",  # Which rows, and how they are cut into slices
     champion: Bundle | None,  # None if nothing was released
-    challenger: Bundle,
+    challenger: Bundle,  # What was trained
 ) -> Verdict:  # promote, hold or not enough data, with every reason
     "May the challenger be released?"
     faced = face(settings, recipe, champion, challenger)

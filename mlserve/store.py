@@ -482,7 +482,7 @@ def fetch_file(
     store: Objects,  # To read from
     tracked: Tracked,  # A file
     target: Path,  # Where it shall stand
-    limits: Limits = Limits(),
+    limits: Limits = Limits(),  # How large, and how often it is tried
     tell: Tell = lambda more: None,  # Told how many more bytes have come
 ) -> None:
     "Fetch one tracked file, whole or not at all"
@@ -530,7 +530,7 @@ def _settle(part: Path, folder: Path) -> None:
 def list_folder(
     store: Objects,  # To read from
     tracked: Tracked,  # A folder
-    limits: Limits = Limits(),
+    limits: Limits = Limits(),  # How large, and how often it is tried
 ) -> tuple[Entry, ...]:  # Its files
     "The files of a tracked folder"
     if not tracked.md5.endswith(".dir"):
@@ -583,7 +583,7 @@ def fetch(
     tracked: Tracked,  # A bundle's folder
     cache: Path,  # Folder of folders named by their hash
     manifest: str = "",  # SHA-256 that its manifest must have, where it is known
-    limits: Limits = Limits(),
+    limits: Limits = Limits(),  # How large, and how often it is tried
     tell: Tell = lambda more: None,  # Told how many more bytes have come
 ) -> Bundle:  # Verified
     "Fetch a bundle, or find it where it was fetched before"

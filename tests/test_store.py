@@ -1,0 +1,422 @@
+"What DVC pushes is read, what is released DVC pulls, and nothing damaged is ever used"
+
+import http.server
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+
+from mlserve.bundle import BadBundle, Lineage, Manifest, read_bundle, write_bundle
+from mlserve.contract import Contract, Output, infer_field, to_json
+from mlserve.settings import Settings, Store
+from mlserve.store import (
+    Limits,
+    ObjectDamaged,
+    ObjectMissing,
+    Pointer,
+    PointerMoved,
+    Remote,
+    StoreError,
+    StoreRefused,
+    StoreUnreachable,
+    check_objects,
+    fetch,
+    fetch_file,
+    find_remote,
+    list_folder,
+    object_path,
+    open_store,
+    place,
+    read_dvc,
+    read_lock,
+    read_pointer,
+    write_pointer,
+)
+from tests.conftest import environment
+
+ONCE = Limits(tries=1)
+
+
+def bundle(folder, version="1.0.0"):
+    contract = Contract((infer_field("age", [28, 38, 50]),), Output("regression", "hours", unit="h"))
+    manifest = Manifest(
+        "hours", version, "sklearn", Lineage("home:recipe", "d41d8", 3, 1, {}, 0, "1.0.0", {}), {"r2": 0.5}
+    )
+    files = {"contract.json": json.dumps(to_json(contract)).encode(), "plots/a.svg": b"<svg>\r\n" * 400}
+    return write_bundle(folder, manifest, files)
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def dvc(folder, *args, code=0, **env):
+    home = {"HOME": str(folder.parent), "GIT_CONFIG_GLOBAL": "/dev/null", "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dvc"), *args],
+        cwd=folder,
+        env=environment(**home, **env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode == 0) == (code == 0), done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc_project(folder, url, **options):
+    (folder / ".dvc").mkdir(parents=True)
+    lines = [
+        "[core]",
+        "    analytics = false",
+        "    no_scm = true",
+        "    remote = r",
+        "['remote \"r\"']",
+        f"    url = {url}",
+    ]
+    lines += [f"    {k} = {v}" for k, v in options.items()]
+    (folder / ".dvc" / "config").write_text("\n".join(lines) + "\n")
+    return Settings(root=folder)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    "A folder over HTTP, to be read and written"
+
+    def log_message(self, *_):
+        pass
+
+    def do_PUT(self):
+        path = Path(self.translate_path(self.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        length = self.headers.get("content-length")
+        path.write_bytes(self.rfile.read(int(length)) if length else self._chunks())
+        self.send_response(201)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_POST = do_PUT
+
+    def _chunks(self):
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+
+@pytest.fixture
+def web(tmp_path):
+    "A folder and its address"
+    folder = tmp_path / "web"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    "Address of an S3 server that knows one bucket"
+    code = (
+        "import socket; from moto.server import ThreadedMotoServer as S; import boto3, sys;"
+        "s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start(); h, p = s.get_host_and_port();"
+        "boto3.client('s3', endpoint_url=f'http://127.0.0.1:{p}', region_name='us-east-1').create_bucket(Bucket='models');"
+        "print('PORT', p, flush=True); sys.stdin.read()"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(**keys),
+        text=True,
+    )
+    for line in server.stdout:
+        if line.startswith("PORT"):
+            break
+    yield f"http://127.0.0.1:{line.split()[1]}"
+    server.kill()
+    server.communicate()
+
+
+@pytest.fixture(params=["folder", "http", "s3"])
+def place_of(request, tmp_path):
+    "(address as DVC writes it, options) of each kind of store"
+    if request.param == "folder":
+        return str(tmp_path / "remote"), {}
+    if request.param == "http":
+        return request.getfixturevalue("web")[1] + "/base", {"method": "PUT"}
+    keys = {"endpointurl": request.getfixturevalue("s3"), "access_key_id": "key", "secret_access_key": "secret"}
+    return f"s3://models/{tmp_path.name}", keys | {"region": "us-east-1"}
+
+
+def test_what_dvc_pushes_is_read_and_what_was_read_dvc_knows(tmp_path, place_of):
+    url, options = place_of
+    settings = dvc_project(tmp_path / "p", url, **options)
+    made = bundle(tmp_path / "p" / "models" / "hours")
+    dvc(settings.root, "add", "-q", "models/hours")
+    dvc(settings.root, "push", "-q")
+    tracked = read_dvc((settings.root / "models" / "hours.dvc").read_text())
+    store = open_store(find_remote(settings))
+    assert set(check_objects(store, tracked).values()) == {"verified"}
+    came = []
+    fetched = fetch(store, tracked, tmp_path / "cache", tell=came.append)
+    assert files(fetched.folder) == files(made.folder)
+    assert sum(came) == sum(map(len, files(made.folder).values())) == tracked.size
+    # put where DVC expects it, DVC finds nothing to do, and its own pull brings the same bytes
+    shutil.rmtree(made.folder)
+    place(fetched, made.folder)
+    if "://" not in url:
+        assert "up to date" in dvc(settings.root, "status")
+    shutil.rmtree(made.folder)
+    shutil.rmtree(settings.root / ".dvc" / "cache")
+    dvc(settings.root, "pull", "-q")
+    assert files(made.folder) == files(fetched.folder)
+    pointer = Pointer("hours", "prod", "1.0.0", "hours#prod#1", tracked.md5, "0" * 64, 1, "2026-01-01T00:00:00Z")
+    write_pointer(store, pointer, None)
+    assert read_pointer(store, "hours", "prod") == pointer
+    with pytest.raises(PointerMoved):
+        write_pointer(store, pointer, None)
+
+
+def test_a_dvc_2_remote_is_read(tmp_path):
+    settings = dvc_project(tmp_path / "p", str(tmp_path / "remote"))
+    made = bundle(tmp_path / "hours")
+    listed = []
+    for name, data in files(made.folder).items():
+        key = md5(data.replace(b"\r\n", b"\n"), usedforsecurity=False).hexdigest()
+        listed.append({"md5": key, "relpath": name})
+        (tmp_path / "remote" / object_path(key, legacy=True)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "remote" / object_path(key, legacy=True)).write_bytes(data)
+    data = json.dumps(listed, sort_keys=True).encode()
+    key = md5(data, usedforsecurity=False).hexdigest() + ".dir"
+    (tmp_path / "remote" / object_path(key, legacy=True)).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "remote" / object_path(key, legacy=True)).write_bytes(data)
+    text = f"outs:\n- md5: {key}\n  path: hours\n"
+    fetched = fetch(open_store(find_remote(settings)), read_dvc(text), tmp_path / "cache", limits=ONCE)
+    assert files(fetched.folder) == files(made.folder)
+    # DVC itself takes the same layout for its own
+    (settings.root / "hours.dvc").write_text(text)
+    dvc(settings.root, "pull", "-q")
+    assert files(settings.root / "hours") == files(made.folder)
+
+
+def pushed(tmp_path, version="1.0.0"):
+    "A bundle in a folder store, without DVC"
+    made = bundle(tmp_path / f"made-{version}" / "hours", version)
+    listed, root = [], tmp_path / "remote"
+    for name, data in files(made.folder).items():
+        key = md5(data, usedforsecurity=False).hexdigest()
+        listed.append({"md5": key, "relpath": name})
+        (root / object_path(key)).parent.mkdir(parents=True, exist_ok=True)
+        (root / object_path(key)).write_bytes(data)
+    data = json.dumps(listed, sort_keys=True).encode()
+    key = md5(data, usedforsecurity=False).hexdigest() + ".dir"
+    (root / object_path(key)).parent.mkdir(parents=True, exist_ok=True)
+    (root / object_path(key)).write_bytes(data)
+    return made, root, read_dvc(f"outs:\n- md5: {key}\n  hash: md5\n  path: hours\n")
+
+
+def test_a_flipped_byte_in_any_object_is_refused_and_the_older_model_stays(tmp_path):
+    _, root, old = pushed(tmp_path)
+    store, cache = open_store(Remote(str(root))), tmp_path / "cache"
+    before = files(fetch(store, old, cache).folder)
+    known = {p for p in root.rglob("*") if p.is_file()}
+    _, _, new = pushed(tmp_path, "1.1.0")
+    objects = [root / object_path(new.md5), *(root / object_path(e.md5) for e in list_folder(store, new))]
+    assert len(objects) == 4 and len({*objects} - known) == 2
+    for path in objects:
+        good = path.read_bytes()
+        for at in (0, len(good) // 2, len(good) - 1):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+            with pytest.raises(ObjectDamaged):
+                fetch(store, new, cache, limits=ONCE)
+            assert "damaged" in check_objects(store, new).values()
+        path.unlink()
+        with pytest.raises(ObjectMissing):
+            fetch(store, new, cache, limits=ONCE)
+        path.write_bytes(good)
+    assert files(fetch(store, old, cache).folder) == before
+    assert [p.name for p in cache.iterdir()] == [old.md5.removesuffix(".dir")]
+    assert fetch(store, new, cache).manifest.version == "1.1.0"
+
+
+def test_a_manifest_other_than_the_promoted_one_is_refused(tmp_path):
+    _, root, tracked = pushed(tmp_path)
+    store = open_store(Remote(str(root)))
+    for _ in range(2):  # when it is fetched, and when it was there before
+        with pytest.raises(BadBundle, match="not the one that was promoted"):
+            fetch(store, tracked, tmp_path / "cache", manifest="0" * 64)
+        fetch(store, tracked, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "a\\..\\b", "a\0b", "", ".hidden"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
+    data = json.dumps([{"md5": "0" * 32, "relpath": path}]).encode()
+    key = md5(data, usedforsecurity=False).hexdigest() + ".dir"
+    (tmp_path / object_path(key)).parent.mkdir(parents=True)
+    (tmp_path / object_path(key)).write_bytes(data)
+    tracked = read_dvc(f"outs:\n- md5: {key}\n  hash: md5\n  path: hours\n")
+    with pytest.raises(StoreError, match="which no bundle has"):
+        fetch(open_store(Remote(str(tmp_path))), tracked, tmp_path / "cache", limits=ONCE)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_bundle_that_is_too_large_is_cut_off(tmp_path):
+    _, root, tracked = pushed(tmp_path)
+    with pytest.raises(StoreError, match="larger than limit_mb"):
+        fetch(open_store(Remote(str(root))), tracked, tmp_path / "cache", limits=Limits(1000, 1))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+class Failing(Quiet):
+    "Fails in one way a number of times, then serves"
+
+    left: tuple[int, str] = (0, "")
+
+    def do_GET(self):
+        left, how = type(self).left
+        if not left:
+            return super().do_GET()
+        type(self).left = (left - 1, how)
+        if how == "cut":
+            self.send_response(200)
+            self.send_header("content-length", "100000")
+            self.end_headers()
+            self.wfile.write(b"x")
+            self.close_connection = True
+            return None
+        self.send_response(int(how))
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+@pytest.mark.parametrize(("how", "kind"), [("503", None), ("429", None), ("cut", None), ("403", StoreRefused)])
+def test_what_may_pass_is_tried_again_and_what_is_final_is_not(tmp_path, monkeypatch, how, kind):
+    monkeypatch.setattr("mlserve.store.time.sleep", lambda seconds: None)
+    _, root, tracked = pushed(tmp_path)
+    handler = type("Handler", (Failing,), {"left": (2, how)})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=root))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        store = open_store(Remote(f"http://127.0.0.1:{server.server_port}"))
+        if kind:
+            with pytest.raises(kind):
+                fetch(store, tracked, tmp_path / "cache")
+            assert handler.left == (1, how)  # once
+        else:
+            assert fetch(store, tracked, tmp_path / "cache").manifest.version == "1.0.0"
+            handler.left = (4, how)
+            with pytest.raises(StoreUnreachable):
+                fetch(store, tracked, tmp_path / "other")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _fetch(root, md5_, cache, start):
+    start.wait()
+    tracked = read_dvc(f"outs:\n- md5: {md5_}\n  hash: md5\n  path: hours\n")
+    fetch(open_store(Remote(str(root))), tracked, cache)
+
+
+def test_processes_that_fetch_at_once_all_get_the_bundle(tmp_path):
+    _, root, tracked = pushed(tmp_path)
+    spawn = multiprocessing.get_context("fork")
+    start = spawn.Event()
+    workers = [spawn.Process(target=_fetch, args=(root, tracked.md5, tmp_path / "cache", start)) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    for worker in workers:
+        worker.join(60)
+    assert [w.exitcode for w in workers] == [0] * 6
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [tracked.md5.removesuffix(".dir")]
+
+
+def test_a_damaged_copy_is_fetched_anew(tmp_path):
+    made, root, tracked = pushed(tmp_path)
+    store, cache = open_store(Remote(str(root))), tmp_path / "cache"
+    first = fetch(store, tracked, cache)
+    (first.folder / "contract.json").write_text("{}")
+    assert files(fetch(store, tracked, cache).folder) == files(made.folder)
+
+
+def test_placing_a_bundle_replaces_the_one_that_stood_there(tmp_path):
+    _, root, tracked = pushed(tmp_path, "2.0.0")
+    target = bundle(tmp_path / "models" / "hours").folder
+    place(fetch(open_store(Remote(str(root))), tracked, tmp_path / "cache"), target)
+    assert read_bundle(target).manifest.version == "2.0.0"
+    assert [p.name for p in target.parent.iterdir()] == ["hours"]
+
+
+def test_one_file_and_a_stage_of_the_lock(tmp_path):
+    (tmp_path / object_path("0cc175b9c0f1b6a831c399e269772661")).parent.mkdir(parents=True)
+    (tmp_path / object_path("0cc175b9c0f1b6a831c399e269772661")).write_bytes(b"a")
+    text = (
+        "schema: '2.0'\nstages:\n  s:\n    cmd: x\n    outs:\n    - path: data/a\n      hash: md5\n"
+        "      md5: 0cc175b9c0f1b6a831c399e269772661\n      size: 1\n"
+    )
+    store = open_store(Remote(str(tmp_path)))
+    fetch_file(store, read_lock(text, "data/a"), tmp_path / "out" / "a")
+    assert (tmp_path / "out" / "a").read_bytes() == b"a"
+    with pytest.raises(StoreError, match="knows no data/b"):
+        read_lock(text, "data/b")
+    with pytest.raises(StoreError, match="one file, not a bundle"):
+        fetch(store, read_lock(text, "data/a"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "outs: 3", "outs: []", "a: [", "outs:\n- path: x\n", "outs:\n- md5: zz\n  path: x\n", "outs:\n- 3\n"]
+)
+def test_dvc_files_that_say_nothing_usable(text):
+    with pytest.raises(StoreError):
+        read_dvc(text)
+
+
+def test_remotes_that_cannot_be_used(tmp_path):
+    with pytest.raises(StoreError, match="no store is set"):
+        find_remote(Settings(root=tmp_path))
+    with pytest.raises(StoreError, match="version_aware"):
+        find_remote(dvc_project(tmp_path / "p", "s3://b", version_aware="true"))
+    with pytest.raises(StoreError, match="ssh:// is not read here"):
+        open_store(Remote("ssh://host/path"))
+    assert find_remote(Settings(root=tmp_path, store=Store(url="there"))).url == str(tmp_path / "there")
+    assert "secret" not in repr(Remote("s3://b", {"secret_access_key": "secret"}))
+
+
+def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
+    from mlserve.store import _aws_keys
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = d\n[team]\naws_access_key_id = t\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert _aws_keys({}) == {"access_key_id": "d"}
+    assert _aws_keys({"profile": "team"}) == {"access_key_id": "t"}
+    assert _aws_keys({"access_key_id": "o"}) == {"access_key_id": "o"}
+    assert _aws_keys({"allow_anonymous_login": "true"}) == {"skip_signature": True}
+    with pytest.raises(StoreRefused, match="no profile nobody"):
+        _aws_keys({"profile": "nobody"})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
+    assert _aws_keys({}) == {}
+
+
+def test_google_and_azure_stores_open():
+    assert open_store(Remote("azure://models/x", {"account_name": "a", "account_key": "a2V5"}))
