@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Comparing', 'Serve', 'Store',
-           'Registry', 'Gate', 'Access', 'Journal', 'Slug', 'Follow', 'Settings', 'from_environment', 'find_root',
-           'from_file', 'load_settings']
+           'Registry', 'Gate', 'Retrain', 'Access', 'Journal', 'Slug', 'Follow', 'Settings', 'from_environment',
+           'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
 import os
@@ -145,6 +145,16 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Retrain:
+    "`[retrain]`: when `mlserve retrain` makes a new model"
+
+    age_days: float = _setting(90.0, "days after which a model is made anew; 0 for never")
+    rows: int = _setting(1_000, "new rows with a known truth that call for a new model; 0 for never")
+    cool_down: float = _setting(12.0, "hours between two rounds, unless somebody asks for one")
+    daily: int = _setting(3, "most rounds in 24 hours, whoever asks")
+
+
+@dataclass(frozen=True)
 class Access:
     "`[access]`: who may ask the service for what; open to all who reach it while no key is set"
 
@@ -199,6 +209,7 @@ class Settings:
     store: Store = field(default_factory=Store)
     registry: Registry = field(default_factory=Registry)
     gate: Gate = field(default_factory=Gate)
+    retrain: Retrain = field(default_factory=Retrain)
     access: Access = field(default_factory=Access)
     journal: Journal = field(default_factory=Journal)
     slug: Slug = field(default_factory=Slug)
