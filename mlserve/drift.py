@@ -6,11 +6,11 @@
 __all__ = ['QUESTIONS', 'LOOKS', 'RESERVED', 'SHIFTS', 'FRACTIONS', 'RECENT', 'MEANS', 'alarm_at', 'bounds', 'odds', 'Watch',
            'make_watch', 'bet', 'paid', 'evidence', 'highest_mean', 'paid_by_losses', 'Day', 'State', 'Monitor',
            'make_monitor', 'count_day', 'look', 'settle', 'odds_of', 'Movement', 'Finding', 'Drift', 'conclude',
-           'drift']
+           'drift', 'as_dict', 'as_markdown', 'figure']
 
-# %% ../nbs/40_drift.ipynb #f3ca7a0c
+# %% ../nbs/40_drift.ipynb #48388887
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from .reference import STEPS, Reference, Summary, answer_columns, count, losses,
 from .settings import Drift as Rules
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-# %% ../nbs/40_drift.ipynb #8e50ef0c
+# %% ../nbs/40_drift.ipynb #337be19b
 QUESTIONS = ("covariate", "prediction", "label", "concept")
 LOOKS = 365  # In the year for which the chance of a false alarm is stated
 RESERVED = 0.2  # Part of the error rate that is spent on the reference being a sample
@@ -48,7 +49,7 @@ def bounds(
     high = np.where(hits < of, beta.ppf(1 - chance, hits + 1, of - hits), 1.0)
     return np.nan_to_num(low, nan=0.0) - rules.tolerance, np.nan_to_num(high, nan=1.0) + rules.tolerance
 
-# %% ../nbs/40_drift.ipynb #25878234
+# %% ../nbs/40_drift.ipynb #f23e5a53
 SHIFTS = (0.15, 0.3, 0.6, 1.2, 2.4)  # Of the logarithm of the odds, from the bound outwards
 
 
@@ -67,7 +68,7 @@ def odds(
     hit, miss = np.log(guess / edge), np.log((1 - guess) / (1 - edge))
     return np.where(open_[..., None], hit, 0.0), np.where(open_[..., None], miss, 0.0)
 
-# %% ../nbs/40_drift.ipynb #f35e4d0a
+# %% ../nbs/40_drift.ipynb #1ed0b74a
 @dataclass(frozen=True)
 class Watch:
     "What is bet on to answer one question"
@@ -119,7 +120,7 @@ def evidence(
     weight = np.broadcast_to(part[:, None] / (2 * len(SHIFTS)), wealth.shape)
     return float(np.logaddexp.reduce(wealth + np.log(weight), axis=None)) - log(LOOKS)
 
-# %% ../nbs/40_drift.ipynb #37d4089c
+# %% ../nbs/40_drift.ipynb #ee90c0cd
 FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # Of the wealth at stake
 
 
@@ -152,7 +153,7 @@ def paid_by_losses(
 
     return np.log1p(np.array(FRACTIONS) * (lost[:, None] / bound - 1)).sum(axis=0)
 
-# %% ../nbs/40_drift.ipynb #28b7fad7
+# %% ../nbs/40_drift.ipynb #2fb879da
 RECENT = 7  # Looks that show how things are now
 
 
@@ -204,7 +205,7 @@ def make_monitor(
     bound = highest_mean(histogram, rules.error * RESERVED / len(QUESTIONS)) + rules.loss_tolerance
     return Monitor(output, reference.cap, watches, mean, min(bound, 1.0), rules)
 
-# %% ../nbs/40_drift.ipynb #fada1531
+# %% ../nbs/40_drift.ipynb #2ba9439c
 def _columns(monitor: Monitor, day: Day) -> dict[str, list[Sequence[Any]]]:
     "The day's values by question, in the order of the watched columns"
     truth = [t for _, t in day.feedback]
@@ -249,7 +250,7 @@ def look(
     counted["concept"] = np.array([lost.sum()]), np.array([float(len(lost))])
     return settle(monitor, state, counted, paid_out, len(day.rows))
 
-# %% ../nbs/40_drift.ipynb #412e99d1
+# %% ../nbs/40_drift.ipynb #c76821de
 def settle(
     monitor: Monitor,  # What is watched
     state: State,  # What is known so far
@@ -285,7 +286,7 @@ def odds_of(
         return float(np.logaddexp.reduce(wealth[question])) - log(len(FRACTIONS)) - log(LOOKS)
     return evidence(wealth[question], monitor.watches[question].part)
 
-# %% ../nbs/40_drift.ipynb #5699f18f
+# %% ../nbs/40_drift.ipynb #bffff9c2
 @dataclass(frozen=True)
 class Movement:
     "One column that moved"
@@ -347,7 +348,7 @@ def _movements(monitor: Monitor, state: State, question: str) -> tuple[Movement,
     sure = [rank for rank, (own, _) in enumerate(found, 1) if own >= needed - log(rank)]
     return tuple(m for _, m in found[: max([1, *sure])])
 
-# %% ../nbs/40_drift.ipynb #468f6cb8
+# %% ../nbs/40_drift.ipynb #99dfda88
 MEANS = {
     "covariate": ("the rows that come in differ from those it learnt from", "the rows are like those it learnt from"),
     "prediction": ("its answers fall differently than they did on held-out rows", "its answers fall as they did"),
@@ -395,3 +396,54 @@ def drift(
     for day in days:
         state = look(monitor, state, day)
     return conclude(monitor, state)
+
+# %% ../nbs/40_drift.ipynb #059af2d9
+def as_dict(
+    drift: Drift,  # Any
+) -> dict[str, Any]:  # Ready to be written as JSON
+    "Drift for programs"
+    return {"drift": bool(drift), **asdict(drift)}
+
+
+def as_markdown(
+    drift: Drift,  # Any
+) -> str:  # A table of the questions, then one of what moved
+    "Drift for people"
+    moved = [f.question for f in drift.findings if f.moved]
+    head = f"**{'moved: ' + ', '.join(moved) if moved else 'nothing has moved'}**, after {drift.looks:,} looks at "
+    head += f"{drift.rows:,} rows, {drift.labels:,} of which the truth is known\n\n"
+    head += f"| question | | odds, {drift.alarm_at:,.0f} to 1 for a yes |\n|---|---|---|\n"
+    lines = [f"| {f.question} | {f.text}{_since(f)} | {f.odds:,.3g} to 1 |\n" for f in drift.findings]
+    movements = [f"| {m.about} | {m.before:.3g} | {m.now:.3g} | {m.odds:,.3g} to 1 |\n" for m in _moved(drift)]
+    table = "\n| what moved | in training | last seven looks | odds |\n|---|---|---|---|\n" if movements else ""
+    return head + "".join(lines) + table + "".join(movements)
+
+
+def _moved(drift: Drift) -> list[Movement]:
+    return [m for f in drift.findings for m in f.movements]
+
+
+def _since(finding: Finding) -> str:
+    return f" (found at look {finding.since})" if finding.moved else ""
+
+# %% ../nbs/40_drift.ipynb #0d798a2d
+def figure(
+    drift: Drift,  # With something moved
+) -> "Figure":  # A line from before to now for each column that moved
+    "Draw what moved"
+    from matplotlib.figure import Figure
+
+    from mlserve.plots import BLUE, FAINT, PAPER
+
+    moved = [m for f in drift.findings if f.moved and f.question != "concept" for m in f.movements][:12][::-1]
+    made = Figure(figsize=(8, 1.2 + 0.4 * len(moved)), layout="constrained", facecolor=PAPER)
+    axes = made.subplots()
+    for y, m in enumerate(moved):
+        axes.plot([m.before, m.now], [y, y], color=BLUE, alpha=0.3, linewidth=4, zorder=1)
+    axes.scatter([m.before for m in moved], range(len(moved)), color=FAINT, label="in training", zorder=2)
+    axes.scatter([m.now for m in moved], range(len(moved)), color=BLUE, label="in the last seven looks", zorder=3)
+    axes.set_yticks(range(len(moved)), [m.about for m in moved])
+    axes.set(xlim=(-0.02, 1.02), xlabel="share of rows", title="What moved")
+    axes.grid(axis="x", color="#E4E4E4")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    return made

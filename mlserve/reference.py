@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'MOST', 'STEPS', 'Summary', 'count', 'summarise', 'names', 'answer_columns', 'losses', 'Reference',
-           'BadReference', 'make_reference', 'to_json', 'from_json']
+           'BadReference', 'make_reference', 'as_dict', 'from_json']
 
-# %% ../nbs/17_reference.ipynb #8b4b236f
+# %% ../nbs/17_reference.ipynb #8e2ad5db
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from .errors import MlserveError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# %% ../nbs/17_reference.ipynb #21a5fa2e
+# %% ../nbs/17_reference.ipynb #b737cb3f
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 MOST = 40  # Levels of a category that are counted apart; the rest count as new
 
@@ -97,7 +97,7 @@ def summarise(
     hits, of = count(kind, marks, values)
     return Summary(name, kind, marks, tuple(hits), tuple(of))
 
-# %% ../nbs/17_reference.ipynb #c2110064
+# %% ../nbs/17_reference.ipynb #c39baf67
 def _said(kind: str, mark: Any) -> str:
     return datetime.fromtimestamp(mark, UTC).date().isoformat() if kind == "date" else f"{mark:.6g}"
 
@@ -118,7 +118,7 @@ def names(
         said[0] = f"{name} is below {_said(summary.kind, summary.marks[0])}"
     return [*said, f"{summary.name} is missing"]
 
-# %% ../nbs/17_reference.ipynb #e66014cd
+# %% ../nbs/17_reference.ipynb #087ae716
 def answer_columns(
     output: Output,  # What the model answers
     answers: Sequence[Any],  # Probabilities in the order of the classes, or a number, for each row
@@ -150,7 +150,7 @@ def losses(
     wanted = np.eye(len(code))[[code[t] for t in truth]]
     return np.square(np.array(answers, dtype=np.float64).reshape(wanted.shape) - wanted).sum(axis=1) / 2
 
-# %% ../nbs/17_reference.ipynb #7305e436
+# %% ../nbs/17_reference.ipynb #88a98267
 STEPS = 1_000  # Of the histogram of losses
 
 
@@ -196,7 +196,7 @@ def make_reference(
     )
 
 
-def to_json(
+def as_dict(
     reference: Reference,  # Any
 ) -> dict[str, Any]:  # To be stored
     "A reference as JSON"

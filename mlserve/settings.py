@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Comparing', 'Serve', 'Store',
-           'Registry', 'Gate', 'Retrain', 'Access', 'Journal', 'Slug', 'Follow', 'Settings', 'from_environment',
-           'find_root', 'from_file', 'load_settings']
+           'Registry', 'Gate', 'Retrain', 'Access', 'Journal', 'Slug', 'Follow', 'Drift', 'Settings',
+           'from_environment', 'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
 import os
@@ -197,6 +197,15 @@ class Follow:
 
 
 @dataclass(frozen=True)
+class Drift:
+    "`[drift]`: when the world counts as moved"
+
+    tolerance: float = _setting(0.02, "share of the rows by which a field, the answers or the truth may move")
+    loss_tolerance: float = _setting(0.01, "how much the mean loss, from 0 to 1, may rise")
+    error: float = _setting(0.05, "chance of any false alarm in a year of daily looks")
+
+
+@dataclass(frozen=True)
 class Settings:
     "Everything that is set, by section"
 
@@ -210,6 +219,7 @@ class Settings:
     registry: Registry = field(default_factory=Registry)
     gate: Gate = field(default_factory=Gate)
     retrain: Retrain = field(default_factory=Retrain)
+    drift: Drift = field(default_factory=Drift)
     access: Access = field(default_factory=Access)
     journal: Journal = field(default_factory=Journal)
     slug: Slug = field(default_factory=Slug)
