@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_HEADERS', 'MOST_HEADER_BYTES', 'MOST_URL_BYTES', 'FRILLS', 'MOST_WAITING', 'LINGER', 'BadRequest',
-           'HeadersTooSlow', 'HeadersTooLarge', 'UrlTooLong', 'Refusing', 'Declining', 'Impatient', 'Protocol',
-           'check_headers', 'headers_are_late']
+           'HeadersTooSlow', 'HeadersTooLarge', 'UrlTooLong', 'Refusing', 'Declining', 'Impatient', 'Corked',
+           'Protocol', 'check_headers', 'headers_are_late']
 
 # %% ../nbs/28_protocol.ipynb #65aaed31
 import asyncio
@@ -178,6 +178,43 @@ class Impatient(Declining):
         else:
             super().timeout_keep_alive_handler()
 
+# %% ../nbs/28_protocol.ipynb #a2ae640f
+class Corked:
+    "A connection's way out that sends what belongs together in one piece"
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,  # Of the connection
+        loop: asyncio.AbstractEventLoop,  # It runs in
+    ) -> None:
+        self.transport, self.loop, self.held = transport, loop, b""
+
+    def write(
+        self,
+        data: bytes,  # The next to send
+    ) -> None:
+        "Send what waits and this, or have this wait"
+        if self.held:
+            held, self.held = self.held, b""
+            self.transport.write(held + data)
+        else:
+            self.held = data
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        "Send what waits"
+        if self.held:
+            held, self.held = self.held, b""
+            self.transport.write(held)
+
+    def close(self) -> None:
+        "Send what waits, then end"
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
 # %% ../nbs/28_protocol.ipynb #03cd5a62
 class Protocol(Impatient):
     "Uvicorn's protocol, with limits"
@@ -194,6 +231,7 @@ class Protocol(Impatient):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         "A client came: it has so long to say what it wants"
         super().connection_made(transport)
+        self.corked = Corked(transport, self.loop)
         self.await_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -221,6 +259,8 @@ class Protocol(Impatient):
         self.begun = self.scope
         self.unseen = self.frills = 0
         super().on_headers_complete()
+        if self.cycle is not None:  # a request that offers another protocol is read once more first
+            self.cycle.transport = self.corked  # type: ignore[assignment]
         self.headers = []  # those behind the body are no part of the request
 
     def _look_at_rest(self, without_body: bool) -> None:
