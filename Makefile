@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate setup serve test test-slow test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate setup serve test test-slow test-new test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,7 +60,7 @@ lessons: setup # every notebook, in process
 
 tests: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions" $(COVERED) --ignore=tests/browser tests
+	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions and not new" $(COVERED) --ignore=tests/browser tests
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow" $(COVERED) tests/browser
@@ -82,6 +82,8 @@ test-slow: setup ## Run the tests that take long: every stored pipeline, every f
 
 simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 	OMP_NUM_THREADS=1 python scripts/simulate.py
+test-new: setup ## Make five projects with mlserve new, test, serve and ask each
+	pytest -q -m new tests
 
 test-gx: setup ## Run the test against the real Great Expectations, in an environment of its own
 	test -x .venv-gx/bin/python || uv venv -q .venv-gx

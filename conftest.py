@@ -6,10 +6,12 @@ as it does in Jupyter, and with --cov an exported cell counts as the lines of th
 """
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+PACKAGE = ROOT / tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]["lib_path"]
 UNRUN = re.compile(r"^#\s*\|\s*(eval:\s*false|notest|slow)\b", re.MULTILINE | re.IGNORECASE)
 DIRECTIVES = re.compile(r"\A(#\s*\|.*\n)+")
 MARK = re.compile(r"^# %% (\S+\.ipynb) #(\S+)$")
@@ -19,7 +21,7 @@ MARK = re.compile(r"^# %% (\S+\.ipynb) #(\S+)$")
 def exported_cells():
     "Where each exported cell stands: (notebook, cell id) -> (module, lines before the cell's first)"
     places = {}
-    for module in (ROOT / "mlserve").rglob("*.py"):
+    for module in PACKAGE.rglob("*.py"):
         for number, line in enumerate(module.read_text(encoding="utf-8").splitlines(), 1):
             if mark := MARK.match(line):
                 places[(module.parent / mark[1]).resolve(), mark[2]] = module, number

@@ -54,13 +54,14 @@ def requirements():
     settings = ConfigParser(interpolation=None)
     settings.read_string((ROOT / "settings.ini").read_text(encoding="utf-8"))
     lists = ("requirements", "store_requirements", "postgres_requirements")  # what a dyno can need
-    stated = [line for name in lists for line in settings["package"][name].splitlines() if line]
+    stated = [line for name in lists for line in settings["package"].get(name, "").splitlines() if line]
     python = (ROOT / ".python-version").read_text(encoding="utf-8").strip()
     pins = locked((ROOT / ".ci/lock.txt").read_text(encoding="utf-8"))
     names = sorted(needed(stated, target(python), {}))
     if missing := [name for name in names if name not in pins]:
         sys.exit(f".ci/lock.txt does not pin {', '.join(missing)}; run: make lock")
-    return HEADER + "".join(pins[name] for name in names)
+    wheels = "--find-links wheels\n" if (ROOT / "wheels").is_dir() else ""  # of what no index has
+    return HEADER + wheels + "".join(pins[name] for name in names)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 import re
 import shutil
 import sys
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NBS = HERE.parent / "nbs"
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+about = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+project = about["name"]
 
 guide = HERE / "guide"  # made anew: nbs/02_contract.ipynb becomes guide/contract.html
 shutil.rmtree(guide, ignore_errors=True)
@@ -21,21 +25,20 @@ for notebook in sorted(NBS.rglob("*.ipynb")):
 # the front page is the README, whose links lead to files beside it
 front = (HERE.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
 for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
+    if not (HERE.parent / page).is_file():
+        continue
     front = front.replace(f"]({page})", f"]({page.lower()})")
     (HERE / page.lower()).write_text((HERE.parent / page).read_text(encoding="utf-8"), encoding="utf-8")
 (guide / "front.md").write_text(
     front.replace("](LICENSE)", "](https://www.apache.org/licenses/LICENSE-2.0)"), encoding="utf-8"
 )
 
-import mlserve  # noqa: E402
-
-project = "mlserve"
-author = copyright = "mlserve contributors"
-version = release = mlserve.__version__
+author = copyright = f"{project} contributors"
+version = release = import_module(project).__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design", "nbdoc"]
 exclude_patterns = ["_build", "guide/front.md"]
 
-nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": "mlserve"}]}
+nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": project}]}
 nb_execution_mode = "off"  # the stored outputs are shown; nbval proves them
 nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -48,7 +51,7 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 
 html_theme = "pydata_sphinx_theme"
-html_title = f"mlserve {release}"
-html_static_path = ["images"]
+html_title = f"{project} {release}"
+html_static_path = ["images"] if (HERE / "images").is_dir() else []
 html_copy_source = html_show_sphinx = False
-html_theme_options = {"show_toc_level": 2, "github_url": "https://github.com/mlserve/mlserve"}
+html_theme_options = {"show_toc_level": 2, "github_url": about["urls"]["Repository"]}

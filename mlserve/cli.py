@@ -6,8 +6,8 @@
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
            'deploy', 'App_', 'say', 'told', 'steps', 'train', 'evaluate', 'compare', 'predict', 'serve', 'data_copy',
            'data_stream', 'contract_export', 'feedback', 'collect', 'release', 'promote', 'rollback', 'history', 'show',
-           'store_check', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version',
-           'main']
+           'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor',
+           'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -526,6 +526,81 @@ def store_check(
     say("\n".join(lines) or "nothing was released yet", found, json_)
     if any(f["bad"] for f in found):
         raise typer.Exit(8)
+
+# %% ../nbs/45_cli.ipynb #c44d3c33
+def _asked(given: str | None, question: str, option: str) -> str:
+    "What was given, or the answer to a question"
+    from mlserve.scaffold import CannotScaffold
+
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise CannotScaffold(f"mlserve new needs {option}")
+    return str(typer.prompt(question))
+
+
+def _update(folder: Path, yes: bool) -> None:
+    from mlserve.scaffold import apply, look_for_updates
+
+    update = look_for_updates(folder)
+    if not update.diff:
+        print(f"every file is as mlserve {mlserve.__version__} writes it")
+        return
+    print(update.diff, end="")
+    for path in update.kept:
+        print(f"left alone: {path} was changed since mlserve wrote it")
+    if not update.changed:
+        return
+    count = f"{len(update.changed)} file{'s' if len(update.changed) > 1 else ''}"
+    if yes or (sys.stdin.isatty() and typer.confirm(f"Write {count}?")):
+        apply(update)
+        print(f"{count} written")
+    else:
+        print("nothing was written; mlserve new --update --yes writes it")
+
+
+def _decided(made: Any) -> str:
+    "What was made, what was decided about it, and what to do next"
+    lines = [f"  {d.about}: {d.decided}, because {d.why}" for d in made.proposal.decisions]
+    notes = [f"note: {note}" for note in made.notes]
+    following = f"next: cd {made.folder.name} && make test && make serve; make lab opens the notebooks"
+    return "\n".join([f"{made.folder.name} is made; this was decided:", *lines, *notes, following])
+
+
+@app.command()
+@told
+def new(
+    name: Annotated[str | None, typer.Argument(help="Of the project, its package and its model.")] = None,
+    data: Annotated[str | None, typer.Option(help="CSV or Parquet; or census, diabetes or wine, which ship.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Bring this project's generated files up to date.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --update: do not ask.")] = False,
+    json_: Json = False,
+) -> None:
+    "Make a project for your own data."
+    from dataclasses import asdict
+    from tempfile import TemporaryDirectory
+
+    from mlserve.scaffold import SAMPLES, check_name, create, sample
+
+    if update:
+        return _update(Path.cwd(), yes)
+    name = _asked(name, "Name of the project", "a name, such as house_prices")
+    check_name(name)
+    data = _asked(
+        data, f"CSV or Parquet file, or one of {', '.join(SAMPLES)}", "--data FILE; or a sample: census, diabetes, wine"
+    )
+    with TemporaryDirectory() as folder:
+        path = Path(data)
+        if data in SAMPLES and not path.exists():
+            path, theirs = sample(data, Path(folder))
+            target = target or theirs
+        target = _asked(target, "Column to predict", "--target COLUMN, the column to predict")
+        with steps() as step:
+            made = create(name, path, target, Path.cwd(), step)
+    decisions = [asdict(d) for d in made.proposal.decisions]
+    value = {"folder": str(made.folder), "task": made.proposal.task, "decisions": decisions, "notes": made.notes}
+    say(_decided(made), value, json_)
 
 # %% ../nbs/45_cli.ipynb #abd65974
 slug = typer.Typer(

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['DATE_PARTS', 'date_parts']
 
-# %% ../nbs/17_dates.ipynb #02250d3b
+# %% ../nbs/17_dates.ipynb #988c3696
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# %% ../nbs/17_dates.ipynb #4cf32546
+# %% ../nbs/17_dates.ipynb #7b20a258
 DATE_PARTS = ("days", "month", "weekday", "hour")
 
 
@@ -22,5 +22,5 @@ def date_parts(
     for name in rows:
         moments = pd.to_datetime(rows[name])
         days = (moments - pd.Timestamp(0)) / pd.Timedelta(days=1)
-        made += [days, moments.dt.month, moments.dt.weekday, moments.dt.hour]
+        made += [days, moments.dt.month, moments.dt.day_of_week, moments.dt.hour]
     return np.column_stack([part.to_numpy(dtype=np.float64, na_value=np.nan) for part in made])

@@ -6,7 +6,7 @@
 __all__ = ['FEW', 'MOST_CLASSES', 'ENOUGH', 'FEWEST_ROWS', 'LEAKS', 'SUSPECT', 'Decision', 'Proposal', 'tells', 'as_table',
            'propose']
 
-# %% ../nbs/19_infer.ipynb #a2638c76
+# %% ../nbs/19_infer.ipynb #e64f05ca
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
@@ -25,7 +24,7 @@ from .contract import BadContract, infer_field
 from .data import BadData, plain
 from .source import Source, look
 
-# %% ../nbs/19_infer.ipynb #7cb454c0
+# %% ../nbs/19_infer.ipynb #bf8fa207
 @dataclass(frozen=True)
 class Decision:
     "One thing that was decided about the data"
@@ -50,6 +49,8 @@ class Proposal:
     left_out: Mapping[str, str]  # Column -> why
     too_rare: tuple[Any, ...]  # Classes with too few rows to learn or to judge
     slices: tuple[str, ...]  # Columns whose groups are judged apart
+    rows: int  # Those that are learnt from and judged by
+    commonest: Any  # Class; None for a regression
     decisions: tuple[Decision, ...]
 
     @property
@@ -57,7 +58,7 @@ class Proposal:
         "What is learnt from"
         return (*self.numbers, *self.categories, *self.many, *self.dates)
 
-# %% ../nbs/19_infer.ipynb #9d1d6395
+# %% ../nbs/19_infer.ipynb #e97e1e8a
 FEW = 10  # As many whole numbers may be classes
 MOST_CLASSES = 50
 ENOUGH = 10  # Rows that a class needs
@@ -100,7 +101,7 @@ def _classes(name: str, labels: Sequence[Any]) -> tuple[dict[Any, int], tuple[An
         raise BadData(f"the target {name} has only {few}; collect at least {ENOUGH} of each class")
     return kept, rare
 
-# %% ../nbs/19_infer.ipynb #7e280732
+# %% ../nbs/19_infer.ipynb #45544669
 _IDS = re.compile(
     r"(^|[\W_])(id|ids|uuid|guid|key|nr|no|number|num|index|code|unnamed:? ?0?)([\W_]|$)|[a-z]I[Dd]$", re.I
 )
@@ -140,7 +141,7 @@ def _unusable(name: str, values: Sequence[Any]) -> str:
         return str(error).partition(";")[0].removeprefix(f"column {name} ")
     return _names_the_row(name, present)
 
-# %% ../nbs/19_infer.ipynb #0797a43f
+# %% ../nbs/19_infer.ipynb #44534b04
 LEAKS = 0.999  # Of what can be told
 SUSPECT = 0.98
 _TRIED_ON = 5_000
@@ -150,7 +151,8 @@ def _codes(values: Sequence[Any]) -> "np.ndarray[Any, Any]":
     "A column as numbers, missing ones below all others"
     if {type(v) for v in values} <= {int, float, bool, type(None)}:
         numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        return np.nan_to_num(numbers, nan=np.nanmin(numbers) - 1)
+        low, high = np.nanmin(numbers), np.nanmax(numbers)
+        return np.nan_to_num(numbers, nan=low - (high - low) - 1)  # so far below that nothing comes between
     known = {v: i for i, v in enumerate(sorted({v for v in values if v is not None}))}
     return np.array([known.get(v, -1) for v in values], dtype=np.float64)
 
@@ -172,10 +174,11 @@ def tells(
     said = cross_val_predict(
         DecisionTreeClassifier(min_samples_leaf=3, random_state=0), codes[:, None], answers, cv=folds
     )
-    share = 1 / len(set(answers))
-    return max(0.0, (float(balanced_accuracy_score(answers, said)) - share) / (1 - share))
+    truth = np.array(answers)
+    # of the class that it tells best: the share found, less the share of the others that is mistaken for it
+    return max(float((said[truth == c] == c).mean() - (said[truth != c] == c).mean()) for c in set(answers))
 
-# %% ../nbs/19_infer.ipynb #3a726bfa
+# %% ../nbs/19_infer.ipynb #e74f5749
 def _plain(rows: pd.DataFrame) -> tuple[dict[str, list[Any]], dict[str, str]]:
     "Each column as plain values, and why that is impossible for some"
     columns, odd = {}, {}
@@ -204,13 +207,13 @@ def _left_out(
     why = {name: _unusable(name, values) for name, values in columns.items()}
     chosen = np.random.default_rng(0).permutation(len(answers))[:_TRIED_ON].tolist()
     few = [answers[i] for i in chosen]
-    looked_at = []
+    looked_at, of = [], "one class from the others" if classes else "the order of the answers"
     for name in [n for n in columns if not why[n]]:
         share = tells([columns[name][i] for i in chosen], few, classes)
         if share >= LEAKS:
-            why[name] = f"it alone tells {share:.1%} of the answer, so it was probably written down after it"
+            why[name] = f"by itself it tells {of} (score {share:.3f} of 1), so it was probably written down after it"
         elif share >= SUSPECT:
-            said = f"it alone tells {share:.1%} of the answer; make sure that it is known before the answer is"
+            said = f"by itself it tells {of} (score {share:.3f} of 1); make sure that it is known before the answer is"
             looked_at.append(Decision(name, "kept, look at it", said))
     return {name: reason for name, reason in why.items() if reason}, looked_at
 
@@ -224,7 +227,7 @@ def _slices(columns: Mapping[str, list[Any]], names: Sequence[str]) -> tuple[str
     fit = [n for n, c in groups.items() if 2 <= len(c) <= 8 and min(c.values()) >= 5 * ENOUGH]
     return tuple(sorted(fit, key=lambda n: (not _FIRST.search(n), len(groups[n])))[:3])
 
-# %% ../nbs/19_infer.ipynb #cba8192f
+# %% ../nbs/19_infer.ipynb #bb314908
 def _about_file(source: Source) -> list[Decision]:
     made = []
     if source.encoding not in ("utf-8", "utf-8-sig"):
@@ -286,7 +289,7 @@ def as_table(
     head = "| about | decided | because |\n|---|---|---|\n"
     return head + "".join(f"| {cell(d.about)} | {cell(d.decided)} | {cell(d.why)} |\n" for d in decisions)
 
-# %% ../nbs/19_infer.ipynb #bf7eed76
+# %% ../nbs/19_infer.ipynb #60f08dc2
 def _chosen(rows: pd.DataFrame, target: str, file: str) -> tuple[pd.DataFrame, list[Decision]]:
     "The rows whose target is known"
     if target not in rows:
@@ -347,7 +350,7 @@ def propose(
     }
     told += about + [Decision(name, "left out", why) for name, why in (odd | left).items()] + looked_at
     told = [*_about_file(source), *told, *_about_columns(columns, roles)]
-    groups = _slices(columns, sorted_["categories"])
+    commonest = None if task == "regression" else Counter(answers).most_common(1)[0][0]
     return Proposal(
         source,
         target,
@@ -356,6 +359,8 @@ def propose(
         **sorted_,
         left_out=odd | left,
         too_rare=rare,
-        slices=groups,
+        slices=_slices(columns, sorted_["categories"]),
+        rows=len(answers),
+        commonest=commonest,
         decisions=tuple(told),
     )

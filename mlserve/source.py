@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['SEPARATORS', 'AMONG_NUMBERS', 'ANYWHERE', 'FORMATS', 'Source', 'read_source', 'date_format', 'look']
 
-# %% ../nbs/17_source.ipynb #0a388fda
+# %% ../nbs/17_source.ipynb #ad7d765f
 import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from .data import BadData, read_frame
 
-# %% ../nbs/17_source.ipynb #754679ea
+# %% ../nbs/17_source.ipynb #fdbf248e
 @dataclass(frozen=True)
 class Source:
     "How a file is to be read"
@@ -36,15 +37,28 @@ def read_source(
     source: Source,  # How to read it
 ) -> pd.DataFrame:  # With missing values missing and dates as dates
     "Read a file as its source says"
-    if source.parquet:
-        rows = read_frame(path)
-    else:
-        how = {"encoding": source.encoding, "sep": source.separator, "decimal": source.decimal}
-        rows = pd.read_csv(path, keep_default_na=False, na_values=list(source.missing), low_memory=False, **how)
+    rows = read_frame(path) if source.parquet else _read_csv(path, source)
     rows.columns = [str(name).strip() if source.strip else str(name) for name in rows.columns]
-    return rows.assign(**{name: pd.to_datetime(rows[name], format=how) for name, how in source.dates.items()})
+    return rows.assign(**{name: _as_dates(rows[name], how, path.name) for name, how in source.dates.items()})
 
-# %% ../nbs/17_source.ipynb #9f2ab917
+
+def _read_csv(path: Path, source: Source) -> pd.DataFrame:
+    how = {"encoding": source.encoding, "sep": source.separator, "decimal": source.decimal}
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=list(source.missing), low_memory=False, **how)
+    except FileNotFoundError:
+        raise BadData(f"there is no file {path.name}") from None
+    except (ValueError, OSError) as error:
+        raise BadData(f"{path.name} cannot be read as CSV: {str(error).strip().splitlines()[0]}") from None
+
+
+def _as_dates(column: "pd.Series[Any]", how: str, file: str) -> "pd.Series[Any]":
+    made = pd.to_datetime(column, format=how, errors="coerce")
+    if len(odd := column[made.isna() & column.notna()]):
+        raise BadData(f"{file}: {str(odd.iloc[0])[:40]!r} in the column {column.name} is no date of the form {how}")
+    return made
+
+# %% ../nbs/17_source.ipynb #418a6575
 SEPARATORS = ";\t|,"  # of those that part every line alike, the first: a comma may be a decimal one
 
 
@@ -85,7 +99,7 @@ def _separator(path: Path, encoding: str) -> str:
         )
     return best
 
-# %% ../nbs/17_source.ipynb #2a1f67ba
+# %% ../nbs/17_source.ipynb #973e63b3
 AMONG_NUMBERS = {
     "NA",
     "na",
@@ -132,7 +146,7 @@ def _decimal(texts: pd.DataFrame, separator: str) -> str:
     lost = [name for name, c in texts.items() if _words(c, ",") is None and _words(c, ".") is not None]
     return "," if len(gained) > len(lost) else "."
 
-# %% ../nbs/17_source.ipynb #0bf1cec8
+# %% ../nbs/17_source.ipynb #05168fdc
 FORMATS = (
     *("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y/%m/%d"),
     *("%d.%m.%Y", "%d.%m.%Y %H:%M", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d-%m-%Y"),
@@ -154,7 +168,7 @@ def date_format(
                 return how
     return ""
 
-# %% ../nbs/17_source.ipynb #5b617100
+# %% ../nbs/17_source.ipynb #b4d27734
 def _texts(path: Path, encoding: str, separator: str) -> pd.DataFrame:
     try:
         texts = pd.read_csv(path, sep=separator, encoding=encoding, dtype=str, keep_default_na=False)

@@ -1,0 +1,279 @@
+"`mlserve new`: what it decides, what it writes, what it refuses; and, slowly, whole projects from the first command on"
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlserve import scaffold
+from mlserve.bundle import read_bundle
+from mlserve.data import BadData, frame_of_rows
+from mlserve.infer import propose
+from mlserve.persist import load_pipeline
+from mlserve.scaffold import CannotScaffold, create
+from tests.conftest import MLSERVE, Service, environment, mlserve
+from tests.new_data import TABLES, UGLY
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# What is decided
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_task_is_found(name, tmp_path):
+    path, target, task = TABLES[name](tmp_path)
+    assert propose(path, target).task == task
+
+
+def test_a_loan_is_not_judged_by_its_number_nor_by_what_came_of_it(tmp_path):
+    path, target, _ = TABLES["loans"](tmp_path)
+    p = propose(path, target)
+    assert set(p.left_out) == {"loan_id", "recovered"}
+    assert (p.numbers, p.categories, p.many) == (("income", "amount", "years_employed"), ("purpose",), ("branch",))
+    assert p.too_rare == ("dispute",) and "N/A" in p.source.missing
+    assert {d.about for d in p.decisions if d.decided == "may be missing"} == {"income", "purpose", "years_employed"}
+
+
+def test_a_european_file_is_read_as_it_was_meant(tmp_path):
+    path, target, _ = TABLES["flats"](tmp_path)
+    p = propose(path, target)
+    assert (p.source.encoding, p.source.separator, p.source.decimal) == ("cp1252", ";", ",")
+    assert p.source.dates == {"Verkauft": "%d.%m.%Y"}
+    assert p.dates == ("Verkauft",) and set(p.numbers) == {"Fläche", "Zimmer"}
+
+
+def test_names_stay_as_they_are_but_for_the_spaces_around_them(tmp_path):
+    path, target, _ = TABLES["ugly_names"](tmp_path)
+    p = propose(path, target)
+    assert set(p.features) == {name.strip() for name in UGLY} - {target}
+    assert p.positive == "Yes ✓"
+
+
+def test_parquet_keeps_its_kinds(tmp_path):
+    path, target, _ = TABLES["visits"](tmp_path)
+    p = propose(path, target)
+    assert p.numbers == ("age", "score", "urgent") and p.categories == ("smoker", "ward")
+    assert set(p.left_out) == {"stay"} and p.positive is True
+
+
+# What is refused: one sentence, and nothing left behind
+
+
+def table(**columns):
+    return pd.DataFrame({"x": [k % 7 / 2 for k in range(100)]} | columns).to_csv(index=False)
+
+
+BAD = {
+    "no such column": (table(y=["a", "b"] * 50), "z", "has no column z"),
+    "empty": ("", "y", "is empty"),
+    "only a header": ("x,y\n", "y", "missing in every row"),
+    "one class": (table(y=["a"] * 100), "y", "nothing to tell apart"),
+    "target all missing": (table(y=[""] * 100), "y", "missing in every row"),
+    "no table": ("Dear reader\n\nThis is a letter.\n", "y", "is no CSV"),
+    "bytes": (b"\x89PNG\r\n\x1a\n\0\0\0", "y", "is no CSV"),
+    "longer rows than header": ("x,y\n1,2,3\n4,5,6\n", "y", "is no CSV"),
+    "few rows": ("x,y\n" + "1,a\n2,b\n" * 10, "y", "has 20 rows"),
+    "two rows of a class": (table(y=["a"] * 98 + ["b"] * 2), "y", "2 rows of 'b'"),
+    "a name in each row": (table(y=[f"person {k}" for k in range(100)]), "y", "100 different texts"),
+    "nothing to learn from": (table(y=["a", "b"] * 50).replace("x,y", "y,z"), "z", ""),
+    "only the target": ("y\n" + "a\nb\n" * 50, "y", "is no CSV"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_learnt_is_refused_in_a_sentence(case, tmp_path):
+    content, target, said = BAD[case]
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if case == "nothing to learn from":
+        path.write_text("y,z\n" + "".join(f"1,{k % 2}\n" for k in range(100)))
+        said = "has no column to predict z from"
+    with pytest.raises(BadData, match=re.escape(said)) as refused:
+        create("rivers", path, target, tmp_path, pinned=False)
+    assert "\n" not in str(refused.value) and str(tmp_path) not in str(refused.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize(
+    "name", ["1st", "two words", "class", "Rivers", "json", "pandas", "tests", "mlserve", "", "../up"]
+)
+def test_a_name_that_is_no_package_is_refused(name, tmp_path):
+    with pytest.raises(CannotScaffold):
+        create(name, tmp_path / "none.csv", "y", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "rivers").mkdir()
+    with pytest.raises(CannotScaffold, match="already something called rivers"):
+        create("rivers", tmp_path / "none.csv", "y", tmp_path)
+
+
+def test_the_command_asks_for_what_it_needs_and_says_what_is_wrong(tmp_path):
+    for args, said in (
+        ((), "needs a name"),
+        (("rivers",), "needs --data FILE"),
+        (("rivers", "--data", "no.csv"), "needs --target"),
+        (("rivers", "--data", "no.csv", "--target", "y"), "there is no file no.csv"),
+        (("--update",), "there is no .mlserve.json here"),
+    ):
+        done = mlserve(tmp_path, "new", *args)
+        assert done.returncode and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Two whole projects, without what takes the network
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new")
+    return {name: create(name, *TABLES[name](folder)[:2], folder, pinned=False) for name in ("flats", "visits")}
+
+
+PAIR = ("flats", "visits")
+
+
+def run(project, *command):
+    env = environment(PYTHONPATH=project.folder, PATH=f"{MLSERVE.parent}:/usr/bin:/bin", OMP_NUM_THREADS=1)
+    done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_export_and_lint_find_nothing_to_do(made, name):
+    assert made[name].notes == ()
+    run(made[name], "python", ".ci/check_export.py")
+    run(made[name], "ruff", "format", "--no-cache", "--check", ".")
+    run(made[name], "ruff", "check", "--no-cache", ".")
+    run(made[name], "flake8", ".")
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_nothing_of_the_library_is_copied(made, name):
+    ours = {
+        line.strip() for p in (ROOT / "mlserve").glob("*.py") for line in p.read_text(encoding="utf-8").splitlines()
+    }
+    ours = {line for line in ours if line.startswith("def ") and not line.startswith(("def load(", "def build("))}
+    for module in made[name].folder.rglob("*.py"):
+        if (
+            module.relative_to(made[name].folder).as_posix()
+            not in (ROOT / "mlserve/project/shared.txt").read_text().split()
+        ):
+            assert not ours & {line.strip() for line in module.read_text(encoding="utf-8").splitlines()}, module
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_no_place_of_this_machine_is_written_down(made, name):
+    for path in made[name].folder.rglob("*"):
+        if path.is_file() and ".git" not in path.parts and path.suffix not in (".parquet", ".pyc"):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert str(ROOT) not in text and str(made[name].folder.parent) not in text, path
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_the_recipe_trains_and_answers(made, name):
+    params = made[name].folder / "params.yaml"
+    params.write_text(params.read_text() + "  pipeline: {max_iter: 20}\n")
+    run(made[name], sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+
+
+def test_the_workflows_call_only_what_the_makefile_has():
+    makefile = (ROOT / "mlserve/project/Makefile.jinja").read_text(encoding="utf-8")
+    called = {
+        target
+        for path in (ROOT / "mlserve/project/shared.txt").read_text().split()
+        if path.startswith(".github/workflows")
+        for line in re.findall(r"run: make (.*)", (ROOT / path).read_text(encoding="utf-8"))
+        for target in line.split()
+    }
+    assert called and called <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+
+# Bringing it up to date
+
+
+@pytest.mark.new
+@pytest.mark.parametrize("name", TABLES)
+def test_a_project_is_green_serves_and_could_be_deployed_in_six_minutes(name, tmp_path):
+    path, target, task = TABLES[name](tmp_path)
+    begun, env = time.monotonic(), environment(OMP_WAIT_POLICY="passive")
+
+    def command(*words, cwd=tmp_path / name):
+        done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    said = command(MLSERVE, "new", name, "--data", path, "--target", target, cwd=tmp_path)
+    assert "note:" not in said and f"cd {name} && make test" in said
+    command("make", "test")
+    command("make", "train")
+    folder = tmp_path / name
+    command("git", "add", "-A")
+    command("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "Begin")
+    bundle = read_bundle(folder / "models" / name)
+    probe = json.loads(bundle.read("probe.json"))
+    service = Service(folder, MLSERVE_SERVE_DRAIN=0.1)
+    try:
+        with urlopen(service.url + "/model", timeout=10) as answer:
+            model = json.load(answer)
+        request = Request(
+            service.url + "/predict", json.dumps(probe["rows"]).encode(), {"content-type": "application/json"}
+        )
+        with urlopen(request, timeout=10) as answer:
+            answers = json.load(answer)
+    finally:
+        service.stop()
+    took = time.monotonic() - begun
+    assert (model["name"], model["task"]) == (name, task) and len(answers) == len(probe["rows"])
+    told = [a["value"] if task == "regression" else list(a["probabilities"].values()) for a in answers]
+    frame = frame_of_rows(bundle.contract.fields, probe["rows"])
+    pipeline = load_pipeline(bundle.read("pipeline.skops"), trusted=bundle.manifest.trusted)
+    expected = pipeline.predict(frame) if task == "regression" else pipeline.predict_proba(frame)
+    assert np.allclose(told, expected, rtol=1e-9)
+    planned = command(MLSERVE, "deploy", "heroku", "--app", name.replace("_", "-"), "--dry-run")
+    assert planned
+    assert took < 360, f"{took:.0f} s"
+
+
+def test_an_update_shows_replaces_and_leaves_alone(made, tmp_path, monkeypatch):
+    folder = shutil.copytree(made["visits"].folder, tmp_path / "visits")
+    assert scaffold.look_for_updates(folder).diff == ""
+    shared = scaffold._shared()
+    newer = shared | {"Procfile": b"web: newer\n", "conftest.py": b"# newer\n"}
+    monkeypatch.setattr(scaffold, "_shared", lambda: newer)
+    (folder / "conftest.py").write_text("# mine\n")
+    (folder / "nbs/00_model.ipynb").write_text("mine too")
+    update = scaffold.look_for_updates(folder)
+    assert set(update.changed) == {"Procfile"} and update.kept == ("conftest.py",)
+    assert "+web: newer" in update.diff and "-# mine" in update.diff
+    scaffold.apply(update)
+    assert (folder / "Procfile").read_bytes() == b"web: newer\n"
+    assert (folder / "conftest.py").read_text() == "# mine\n" and (
+        folder / "nbs/00_model.ipynb"
+    ).read_text() == "mine too"
+    assert scaffold.look_for_updates(folder).changed == {}
+
+
+def test_the_command_shows_an_update_before_it_writes(made, tmp_path):
+    folder = shutil.copytree(made["visits"].folder, tmp_path / "visits")
+    assert "every file is as mlserve" in mlserve(folder, "new", "--update").stdout
+    noted = json.loads((folder / ".mlserve.json").read_text())
+    old = b"# as an older mlserve wrote it\n"
+    (folder / "Procfile").write_bytes(old)
+    noted["files"]["Procfile"] = scaffold._hash(old)
+    (folder / ".mlserve.json").write_text(json.dumps(noted))
+    shown = mlserve(folder, "new", "--update").stdout
+    assert "-# as an older" in shown and "nothing was written" in shown and (folder / "Procfile").read_bytes() == old
+    assert "1 file written" in mlserve(folder, "new", "--update", "--yes").stdout
+    assert (folder / "Procfile").read_bytes() == (ROOT / "Procfile").read_bytes()
