@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
            'deploy', 'App_', 'say', 'told', 'steps', 'train', 'evaluate', 'compare', 'predict', 'serve', 'data_copy',
-           'data_stream', 'contract_export', 'feedback', 'collect', 'release', 'promote', 'rollback', 'history', 'show',
-           'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor',
-           'version', 'main']
+           'data_stream', 'contract_export', 'feedback', 'collect', 'release', 'promote', 'rollback', 'retrain',
+           'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke',
+           'deploy_rollback', 'doctor', 'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -421,6 +421,28 @@ def rollback(name: Name = "", stage: Stage = None, why: Why = "rollback", json_:
 
     settings = load_settings()
     _promoted(rollback_(settings, _store(), _model_name(name), stage or settings.registry.stage, why), json_)
+
+# %% ../nbs/45_cli.ipynb #1ac92e89
+@app.command()
+@told
+def retrain(
+    why: Annotated[str, typer.Option(help="Ask for a new model by hand, and say why.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and judge, and change nothing.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Markdown file to write the report to as well.")] = None,
+    json_: Json = False,
+) -> None:
+    "Make a new model if there is a reason, and put it into service if the gate lets it through."
+    from mlserve.loop import retrain as retrain_
+    from mlserve.rounds import as_dict, as_markdown, headline
+
+    with steps() as step:
+        done = retrain_(load_settings(), why, dry_run, step)
+    if report:
+        report.write_text(as_markdown(done), encoding="utf-8")
+    reasons = "".join(f"\n  {trigger.kind}: {trigger.says}" for trigger in done.triggers)
+    notes = "".join(f"\n  {note}" for note in done.notes)
+    say(f"{headline(done)}: {done.why}{reasons}{notes}", as_dict(done), json_)
+    raise typer.Exit(done.exit_code)
 
 # %% ../nbs/45_cli.ipynb #8fe12f68
 def _event(event: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 __all__ = ['RELEASED', 'HELD', 'SCARCE', 'NOTHING', 'CODES', 'KEPT', 'Round', 'as_dict', 'headline', 'as_markdown', 'Picture',
            'as_html', 'BadMemory', 'Past', 'read_rounds', 'remember']
 
-# %% ../nbs/41_rounds.ipynb #1bdc69b3
+# %% ../nbs/41_rounds.ipynb #25e2f3c1
 import json
 from base64 import b64encode
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from .gate import as_markdown as verdict_as_markdown
 from .store import ObjectMissing, Objects
 from .triggers import Trigger
 
-# %% ../nbs/41_rounds.ipynb #24ab287f
+# %% ../nbs/41_rounds.ipynb #fba8b6e6
 RELEASED, HELD, SCARCE, NOTHING = "released", "hold", "not enough data", "nothing to do"
 CODES = {RELEASED: 0, HELD: 10, SCARCE: 11, NOTHING: 12}  # Exit codes
 
@@ -58,7 +58,7 @@ def as_dict(
     made: dict[str, Any] = json.loads(json.dumps(asdict(done), default=str))
     return made | {"exit_code": done.exit_code}
 
-# %% ../nbs/41_rounds.ipynb #898daa8d
+# %% ../nbs/41_rounds.ipynb #928ba014
 def headline(
     done: Round,  # Any
 ) -> str:  # One line
@@ -75,24 +75,24 @@ def as_markdown(
     done: Round,  # Any
 ) -> str:  # For a pull request, or the summary of a job
     "A round for people"
-    parts = [f"## {headline(done)}", done.why[:1].upper() + done.why[1:] + "."]
+    parts = [f"## {headline(done)}", done.why]
     parts += [f"- {note}" for note in done.notes]
     if done.triggers:
         parts.append("### Why there was a round\n\n" + "\n".join(f"- **{t.kind}**: {t.says}" for t in done.triggers))
     if done.data:
         table = "".join(f"| {what} | {rows:,} |\n" for what, rows in done.data.items())
         parts.append(f"### Data\n\n| | rows |\n|---|---|\n{table}")
-    if done.verdict:
+    if done.verdict is not None:  # which is false where it says no
         parts.append("### May it replace the model in service?\n\n" + verdict_as_markdown(done.verdict))
     if done.change:
         number = f"\n\nThat makes it **{done.version}**." if done.version else ""
         parts.append(change_as_markdown(done.change).strip() + number)
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
-# %% ../nbs/41_rounds.ipynb #67a970e1
+# %% ../nbs/41_rounds.ipynb #20f2f8c0
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fcfcfc;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #ccc;padding:.3rem}"
     "img{max-width:100%;height:auto}figure{margin:2rem 0}figcaption{color:#595959}"
 )
 
@@ -124,7 +124,7 @@ def as_html(
         f"<style>{_STYLE}</style></head>\n<body><main>\n{text}{shown}</main></body></html>\n"
     )
 
-# %% ../nbs/41_rounds.ipynb #26c0d1f0
+# %% ../nbs/41_rounds.ipynb #0fbeb02f
 KEPT = 200  # Rounds that are remembered
 
 

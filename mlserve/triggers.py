@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INTERVAL', 'LOOKS', 'Live', 'live', 'fallen', 'Facts', 'Trigger', 'find_triggers', 'brake']
 
-# %% ../nbs/24_triggers.ipynb #27ea5189
+# %% ../nbs/24_triggers.ipynb #f9fc8c89
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, log, log1p, sqrt
@@ -16,7 +16,7 @@ from .contract import Output
 from .gate import LEAST, ranking
 from .settings import Gate, Retrain
 
-# %% ../nbs/24_triggers.ipynb #2a14cad1
+# %% ../nbs/24_triggers.ipynb #f5c81a84
 @dataclass(frozen=True)
 class Live:
     "A metric of the model in service, on what came true"
@@ -51,7 +51,7 @@ def _loss(output: Output, truth: Sequence[Any], answers: Sequence[Any]) -> tuple
     spread = sqrt(fsum((x - mean) ** 2 for x in losses) / (len(losses) * (len(losses) - 1)))
     return (mean, spread / mean) if mean else None
 
-# %% ../nbs/24_triggers.ipynb #d7051d73
+# %% ../nbs/24_triggers.ipynb #9f15db0a
 INTERVAL = 2 * NormalDist().inv_cdf(0.975)  # Standard errors between the ends of an interval
 
 
@@ -76,7 +76,7 @@ def live(
         name, then, now, log(now / max(then, 1e-300)), sqrt(error**2 + (known / max(then, 1e-300)) ** 2), len(truth)
     )
 
-# %% ../nbs/24_triggers.ipynb #7a1509c9
+# %% ../nbs/24_triggers.ipynb #24da67b3
 LOOKS = 365  # In the year for which the chance of a false alarm holds
 
 
@@ -91,7 +91,7 @@ def fallen(
         return ""
     return f"{seen.name} is {seen.now:.4g} on {seen.rows:,} answers that came true; it was {seen.then:.4g} in training"
 
-# %% ../nbs/24_triggers.ipynb #661687e3
+# %% ../nbs/24_triggers.ipynb #3fb297d9
 @dataclass(frozen=True)
 class Facts:
     "What is known before a round"
@@ -104,6 +104,7 @@ class Facts:
     asked: str = ""  # Why somebody asks for a round
     tried: str = ""  # What came of the round that had the same data, parameters and code
     hours: tuple[float, ...] = ()  # Since each earlier round began, the last one last
+    cut_off: bool = False  # Was the last one cut off?
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def find_triggers(
         found.append(Trigger("rows", f"{facts.new_rows:,} rows are new; {rules.rows:,} call for a new model"))
     return tuple(found)
 
-# %% ../nbs/24_triggers.ipynb #d7f33f88
+# %% ../nbs/24_triggers.ipynb #ffe4e7a5
 def brake(
     facts: Facts,  # What is known
     rules: Retrain,  # The pause, and the most a day
@@ -146,6 +147,6 @@ def brake(
         return ""
     if facts.tried:
         return f"the same data, parameters and code were tried before: {facts.tried}"
-    if facts.hours and facts.hours[-1] < rules.cool_down:
+    if facts.hours and not facts.cut_off and facts.hours[-1] < rules.cool_down:
         return f"the last round began {facts.hours[-1]:.1f} hours ago; [retrain] cool_down is {rules.cool_down:g}"
     return ""
