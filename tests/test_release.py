@@ -1,17 +1,21 @@
 "Killed at any step, a release is completed or undone by the next; nothing is ever half released"
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mlserve import release as module
 from mlserve.bundle import read_bundle
-from mlserve.registry import git, read_events, released, tracked_at
-from mlserve.release import STEPS, recover, release
+from mlserve.registry import NoRepository, git, promote, read_events, released, rollback, tracked_at
+from mlserve.release import STEPS, ReleaseError, recover, release
 from mlserve.retrain import train
 from mlserve.settings import Gate, load_settings
-from mlserve.store import check_objects, find_remote, manifest_digest, open_store, read_dvc
+from mlserve.store import StoreError, check_objects, find_remote, manifest_digest, object_path, open_store, read_dvc
+from tests.conftest import MLSERVE, environment, make_project, mlserve
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library that DVC uses
 LENIENT = Gate(margin=1, loss_margin=1000, slice_margin=1000, fairness_margin=1000)
@@ -21,10 +25,17 @@ class Killed(BaseException):
     "Stands for a process that is gone: nobody handles it"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = make_project(tmp_path_factory.mktemp("trained") / "wine", "wine")
+    train(load_settings(folder, environ={}))
+    return folder
+
+
 @pytest.fixture
-def project(projects, tmp_path, monkeypatch):
+def project(trained, tmp_path, monkeypatch):
     "A wine project in git and DVC, trained, and nothing released"
-    root = shutil.copytree(projects["wine"], tmp_path / "wine")
+    root = shutil.copytree(trained, tmp_path / "wine")
     (root / ".gitignore").write_text("/models/*\n!/models/*.dvc\n/store/\n/cache/\n")
     (root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 1.0\n")
     (root / ".dvc").mkdir()
@@ -76,8 +87,13 @@ def whole(project, version):
     assert git(project.root, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(len(STEPS)))
+MOMENTS = [(number, when) for number in range(len(STEPS)) for when in ("before", "after")]
+TELLING = [(2, "after"), (5, "after")]  # one that is undone and one that is completed; all others take a minute
+
+
+@pytest.mark.parametrize(
+    ("number", "when"), [pytest.param(*m, marks=[] if m in TELLING else [pytest.mark.slow]) for m in MOMENTS]
+)
 def test_killed_at_any_step_it_is_completed_or_undone(project, monkeypatch, number, when):
     release(project)
     retrained(project, 1)
@@ -108,7 +124,9 @@ def test_killed_at_any_step_it_is_completed_or_undone(project, monkeypatch, numb
     assert len(released(read_events(project.root, "wine"))) == 2
 
 
-@pytest.mark.parametrize("number", range(1, len(STEPS)))
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=[] if n in (2, 6) else [pytest.mark.slow]) for n in range(1, len(STEPS))]
+)
 def test_a_failure_undoes_everything_at_once(project, monkeypatch, number):
     before = state(project)
 
@@ -124,6 +142,20 @@ def test_a_failure_undoes_everything_at_once(project, monkeypatch, number):
         assert state(project) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8, 3.2])
+def test_a_process_killed_at_any_moment(project, seconds):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([MLSERVE, "release"], cwd=project.root, env=environment(), **quiet)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    release(project)
+    whole(project, "1.0.0")
+
+
 def test_a_release_commits_only_its_own_files(project):
     (project.root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 2.0\n")
     (project.root / "staged.txt").write_text("mine")
@@ -132,3 +164,76 @@ def test_a_release_commits_only_its_own_files(project):
     assert git(project.root, "show", "--name-only", "--format=").split() == ["dvc.yaml", "models/wine.dvc"]
     assert git(project.root, "status", "--porcelain") == " M params.yaml\nA  staged.txt\n"
     assert released(read_events(project.root))["1.0.0"].notes["Uncommitted"] == "params.yaml, staged.txt"
+
+
+def test_the_real_dvc_and_gto_know_the_release(project, tmp_path):
+    release(project)
+    binaries = Path(sys.executable).parent
+
+    def run(*command):
+        done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    promoted = mlserve(project.root, "promote", "wine@v1.0.0", "--stage", "prod")
+    assert promoted.returncode == 0, promoted.stderr
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    out = tmp_path / "got"
+    run(binaries / "dvc", "artifacts", "get", "-q", ".", "wine", "--stage", "prod", "-o", str(out))
+    assert read_bundle(out).manifest.version == "1.0.0"
+    assert run(binaries / "gto", "show", "wine#prod", "--version").split() == ["v1.0.0"]
+
+
+@pytest.mark.slow
+def test_ten_releases_and_three_rollbacks_tell_their_story_in_one_screen(project):
+    first = release(project)
+    versions = [first.version]
+    for number in range(1, 10):
+        retrained(project, number)
+        versions.append(release(project).version)
+    assert len(set(versions)) == 10
+    store = open_store(find_remote(project))
+    for version in versions[:5]:
+        promote(project, store, "wine", version, "prod")
+    for _ in range(3):
+        rollback(project, store, "wine", "prod", "it was slow")
+    clone = project.root.parent / "clone"
+    git(project.root.parent, "clone", "-q", "--bare", str(project.root), str(clone))
+    told = mlserve(clone, "history")
+    lines = told.stdout.splitlines()
+    assert told.returncode == 0 and len(lines) == 18 and max(map(len, lines)) < 130
+    assert sum("it was slow" in line for line in lines) == 3
+    assert lines[-1].split()[3:6] == ["prod", "<-", versions[1]]
+    checked = mlserve(project.root, "store", "check")
+    assert checked.returncode == 0 and checked.stdout.count("verified") == 10
+    tracked = tracked_at(project, released(read_events(project.root))[versions[3]])
+    (project.root / "store" / object_path(tracked.md5)).unlink()
+    checked = mlserve(project.root, "store", "check")
+    assert checked.returncode == 8 and "(list of files) missing" in checked.stdout and "dvc push" in checked.stdout
+
+
+def test_where_there_is_nothing_to_release_to(project):
+    config = project.root / ".dvc" / "config"
+    stated = config.read_text()
+    config.write_text("[core]\n    analytics = false\n")
+    with pytest.raises(StoreError, match="no store is set"):
+        release(project)
+    config.write_text(stated)
+    git(project.root, "config", "--unset", "user.name")
+    git(project.root, "config", "--unset", "user.email")
+    git(project.root, "config", "user.useConfigOnly", "true")
+    with pytest.raises(NoRepository, match=r"git config user\.name"):
+        release(project)
+    shutil.rmtree(project.root / ".git")
+    said = mlserve(project.root, "release")
+    assert said.returncode == 13 and "run `git init`" in said.stderr
+
+
+def test_an_artifact_that_stands_elsewhere_is_not_moved(project):
+    (project.root / "dvc.yaml").write_text("artifacts:\n  wine:\n    path: other\n    type: model\n")
+    git(project.root, "add", ".")
+    git(project.root, "commit", "-qm", "elsewhere")
+    before = state(project)
+    with pytest.raises(ReleaseError, match=r"dvc\.yaml says that the artifact wine is other"):
+        release(project)
+    assert state(project) == before
