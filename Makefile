@@ -82,6 +82,7 @@ test-slow: setup ## Run the tests that take long: every stored pipeline, every f
 
 simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 	OMP_NUM_THREADS=1 python scripts/simulate.py
+
 test-new: setup ## Make five projects with mlserve new, test, serve and ask each
 	pytest -q -m new tests
 
