@@ -17,6 +17,7 @@ from pathlib import Path
 import mlserve
 from .bundle import Bundle, find_bundle, read_bundle
 from .errors import MlserveError
+from .registry import NoRepository, read_events, released
 from .settings import Settings, load_settings
 
 # %% ../nbs/38_doctor.ipynb #ddaa4144
@@ -88,7 +89,7 @@ def _recipe(settings: Settings) -> str:
     params = read_params(recipe, settings.path(settings.data.params))
     return f"{recipe.name}, a {recipe.task} model, seed {params.seed}"
 
-
+# %% ../nbs/38_doctor.ipynb #e7c0aa53
 def _folder(settings: Settings) -> Path:
     return find_bundle(settings.path(settings.model.folder), settings.model.name)
 
@@ -137,6 +138,22 @@ def _writable(settings: Settings) -> str:
         raise Unfit(f"{folder.name} cannot be written; set folder in [model] to one that can")
     return f"{folder.name} can be written"
 
+# %% ../nbs/38_doctor.ipynb #e7c0aa54
+def _releases(settings: Settings) -> str:
+    try:
+        events = read_events(settings.root)
+    except NoRepository as error:
+        return f"none: {error}"
+    of = {name: len(released(e for e in events if e.name == name)) for name in {e.name for e in events}}
+    earlier = sum(of.values()) - len(of)
+    if earlier > 0:
+        count = "1 earlier release is" if earlier == 1 else f"{earlier} earlier releases are"
+        raise _Doubt(
+            f"{count} in the store alone, and `dvc gc -w -c` would delete what is not in this folder; "
+            "to tidy up, run: dvc gc -w -T -c"
+        )
+    return "no earlier release that could be lost" if of else "nothing was released yet"
+
 
 CHECKS: dict[str, Callable[[Settings], str]] = {
     "python": _python,
@@ -147,6 +164,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "bundle": _bundle,
     "probe": _probe,
     "code": _code,
+    "releases": _releases,
     "port": _port,
 }
 

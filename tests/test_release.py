@@ -237,3 +237,22 @@ def test_an_artifact_that_stands_elsewhere_is_not_moved(project):
     with pytest.raises(ReleaseError, match=r"dvc\.yaml says that the artifact wine is other"):
         release(project)
     assert state(project) == before
+
+
+@pytest.mark.slow
+def test_what_doctor_says_of_collecting_garbage_is_so(project):
+    release(project)
+    assert "no earlier release" in mlserve(project.root, "doctor").stdout
+    retrained(project, 1)
+    release(project)
+    told = next(line for line in mlserve(project.root, "doctor").stdout.splitlines() if "releases" in line)
+    assert "1 earlier release is in the store alone" in told
+
+    def collect(*which):
+        command = [Path(sys.executable).with_name("dvc"), "gc", "-w", *which, "-c", "-f", "-q"]
+        subprocess.run(command, cwd=project.root, check=True, timeout=120)
+        return mlserve(project.root, "store", "check")
+
+    assert "-w -T -c" in told and collect("-T").returncode == 0
+    lost = collect()
+    assert lost.returncode == 8 and "wine@v1.0.0" in lost.stdout and "missing" in lost.stdout
