@@ -224,15 +224,18 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    follow: Annotated[
+        float | None, typer.Option(help="Seconds between looks at what was promoted; 0 for never.")
+    ] = None,
 ) -> None:
     "Serve the model over HTTP, with its page."
     import os
 
     from mlserve.service import serve as serve_
 
-    given = {"HOST": host, "PORT": port, "WORKERS": workers}
+    given = {"SERVE_HOST": host, "SERVE_PORT": port, "SERVE_WORKERS": workers, "FOLLOW_EVERY": follow}
     # workers are processes of their own and read their settings from the environment too
-    os.environ.update({f"MLSERVE_SERVE_{name}": str(value) for name, value in given.items() if value is not None})
+    os.environ.update({f"MLSERVE_{name}": str(value) for name, value in given.items() if value is not None})
     raise typer.Exit(serve_(load_settings()))
 
 # %% ../nbs/45_cli.ipynb #afc68a9c

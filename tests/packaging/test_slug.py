@@ -16,9 +16,10 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from mlserve.archive import is_ignored, read_slugignore
 from mlserve.bundle import find_bundle
 from mlserve.settings import load_settings
-from mlserve.slug import is_ignored, over_budget, predict_slug, read_slugignore
+from mlserve.slug import over_budget, predict_slug
 from tests.conftest import free_port, mlserve
 
 ROOT = Path(__file__).resolve().parents[2]
