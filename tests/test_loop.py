@@ -1,0 +1,100 @@
+"A round may be cut off anywhere and walked again; brakes hold; nothing is changed by a dry run"
+
+import pytest
+
+from mlserve import loop
+from mlserve.errors import MlserveError
+from mlserve.loop import retrain
+from mlserve.registry import git, in_service, read_events
+from mlserve.rounds import read_rounds
+from mlserve.settings import load_settings
+from mlserve.store import Folder, read_pointer
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library that DVC uses
+DAY = 86_400.0
+
+
+class Cut(BaseException):
+    "The machine stops"
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch):
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+
+
+@pytest.fixture
+def wine(tmp_path):
+    "A repository with the wine recipe and a store in a folder"
+    files = {
+        "settings.ini": "[model]\nrecipe = mlserve.examples.wine:recipe\n[compare]\nrefits = 0\n",
+        ".gitignore": "/models/*\n!/models/*.dvc\n/store/\n/cache/\n/reports/\n",
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+        ".dvc/config": "[core]\n    remote = team\n['remote \"team\"']\n    url = ../store\n    verify = true\n",
+    }
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "Begin")
+    return load_settings(tmp_path, environ={})
+
+
+def served(settings):
+    "What the registry and the store say is in service"
+    event = in_service(read_events(settings.root, "wine"), "prod")
+    pointer = read_pointer(Folder(settings.root / "store"), "wine", "prod")
+    assert (event and event.version) == (pointer and pointer.version)
+    return event and event.version
+
+
+SLOW = [
+    pytest.param(where, marks=pytest.mark.slow) for where in ("collect", "look", "remember", "train", "write_report")
+]
+
+
+@pytest.mark.parametrize("where", ["release", "promote", *SLOW])
+def test_a_round_that_was_cut_off_is_finished_by_the_next(wine, monkeypatch, where):
+    def cut(*_, **__):
+        raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(loop, {"collect": "_collect"}.get(where, where), cut)
+        retrain(wine, now=1e9)
+    again = retrain(wine, now=1e9 + 60)  # a minute later: no pause after what was cut off
+    if where == "write_report":  # the model was in service by then
+        assert again.exit_code == 12
+    else:
+        assert (again.result, again.version, again.promoted) == ("released", "1.0.0", "prod")
+    assert served(wine) == "1.0.0"
+    assert git(wine.root, "tag").split() == ["wine#prod#1", "wine@v1.0.0"]
+    assert retrain(wine, now=1e9 + 120).exit_code == 12
+    assert all(past.result for past in read_rounds(Folder(wine.root / "store"), "wine")[-1:])
+
+
+def test_a_round_that_fails_each_time_ends(wine, monkeypatch):
+    def fail(*_, **__):
+        raise MlserveError("out of memory")
+
+    monkeypatch.setattr(loop, "train", fail)
+    for minute in range(3):
+        with pytest.raises(MlserveError, match="out of memory"):
+            retrain(wine, now=1e9 + 60 * minute)
+    done = retrain(wine, now=1e9 + 300)
+    assert done.exit_code == 12 and "3 rounds began" in done.why
+    assert retrain(wine, asked="I insist", now=1e9 + 360).exit_code == 12
+    with pytest.raises(MlserveError, match="out of memory"):
+        retrain(wine, now=1e9 + DAY + 200)
+
+
+def test_two_rounds_at_once(wine):
+    with loop._alone(wine), pytest.raises(MlserveError, match="another round is under way"):
+        retrain(wine)
+
+
+def test_a_new_major_version_waits_for_a_person(wine):
+    assert loop._goes_live(wine, "", "1.0.0") and loop._goes_live(wine, "1.4.0", "1.5.0")
+    assert not loop._goes_live(wine, "1.4.0", "2.0.0")
