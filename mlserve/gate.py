@@ -222,7 +222,7 @@ def as_duel(
     return Duel(output, [code[t] for t in truth], champion, challenger)
 
 # %% ../nbs/21_gate.ipynb #50146607
-HELD_BACK = 0.2  # Part of the error rate, for what the normal approximation lacks
+HELD_BACK = 0.4  # Part of the error rate, for what the normal approximation lacks
 
 
 def _z(chance: float) -> float:

@@ -126,7 +126,7 @@ def gate_errors(runs):
         "three classes, equal, no margin, 300 rows": (KIND, lambda r: kinds(r, 300), replace(three, margin=0.0)),
         "errors of numbers worse by the margin, 500 rows": (PRICE, lambda r: numbers(r, 500, ratio), rules),
     }
-    return {name: tally(*case, runs, seed) for seed, (name, case) in enumerate(cases.items())}
+    return {name: tally(*case, runs, seed) for seed, (name, case) in enumerate(cases.items(), 500)}
 
 
 def gate_power(runs):
