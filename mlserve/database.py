@@ -358,6 +358,7 @@ class Entry:
     answer: Any  # The class or the number that was answered
     probabilities: tuple[float, ...]  # In the order of the contract's classes
     truth: Any  # The class or the number that turned out to be true; None while nobody has told
+    told: float | None = None  # When its truth came, in seconds since 1970
 
     @property
     def at(self) -> float:
@@ -376,16 +377,17 @@ def read(
     last = first_id(since)
     end = first_id(until) if until is not None else "g"
     sql = (
-        "select p.id, p.version, p.given, p.answer, f.truth from predictions p "
+        "select p.id, p.version, p.given, p.answer, f.truth, f.at from predictions p "
         f"{'' if labelled else 'left '}join feedback f on f.id = p.id "
         "where p.model = ? and p.id {} ? and p.id < ? order by p.id limit ?"
     )
     decode = cache(lambda version: decoder(_contract(database, model, version)))
     page = database.run(sql.format(">="), model, last, end, PAGE)
     while page:
-        for id_, version, given, answer, truth in page:
+        for id_, version, given, answer, truth, at in page:
             row, answered, shares = decode(version)(given, answer)
-            yield Entry(id_, model, version, row, answered, shares, json.loads(truth) if truth else None)
+            told = (json.loads(truth), at / 1000) if truth else (None, None)
+            yield Entry(id_, model, version, row, answered, shares, *told)
         page = database.run(sql.format(">"), model, page[-1][0], end, PAGE) if len(page) == PAGE else []
 
 

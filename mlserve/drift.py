@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'LOOKS', 'RESERVED', 'SHIFTS', 'FRACTIONS', 'RECENT', 'MEANS', 'alarm_at', 'bounds', 'odds', 'Watch',
            'make_watch', 'bet', 'paid', 'evidence', 'highest_mean', 'paid_by_losses', 'Day', 'State', 'Monitor',
-           'make_monitor', 'count_day', 'look', 'settle', 'odds_of', 'Movement', 'Finding', 'Drift', 'conclude',
-           'drift', 'as_dict', 'as_markdown', 'figure']
+           'make_monitor', 'count_day', 'look', 'look_at', 'settle', 'odds_of', 'Movement', 'Finding', 'Drift',
+           'conclude', 'drift', 'as_dict', 'as_markdown', 'figure']
 
 # %% ../nbs/40_drift.ipynb #48388887
 from collections.abc import Iterable, Mapping, Sequence
@@ -232,23 +232,43 @@ def count_day(
     return made  # type: ignore[return-value] # pairs
 
 
+def _lost(monitor: Monitor, day: Day) -> "NDArray[Any]":
+    import numpy as np
+
+    if not day.feedback:
+        return np.zeros(0)
+    return losses(monitor.output, [t for _, t in day.feedback], [a for a, _ in day.feedback], monitor.cap)
+
+
 def look(
     monitor: Monitor,  # What is watched
     state: State,  # What is known so far
     day: Day,  # What came
 ) -> State:  # What is known now
     "Look at a day"
+    return look_at(monitor, state, [day])
+
+
+def look_at(
+    monitor: Monitor,  # What is watched
+    state: State,  # What is known so far
+    parts: Iterable[Day],  # Of one day, of which only one needs to be in memory
+) -> State:  # What is known now
+    "Look at a day that comes in parts"
     import numpy as np
 
-    counted = count_day(monitor, day)
-    paid_out = {question: paid(monitor.watches[question], *pair) for question, pair in counted.items()}
-    if day.feedback:
-        lost = losses(monitor.output, [t for _, t in day.feedback], [a for a, _ in day.feedback], monitor.cap)
-    else:
-        lost = np.zeros(0)
-    paid_out["concept"] = paid_by_losses(lost, monitor.bound)
-    counted["concept"] = np.array([lost.sum()]), np.array([float(len(lost))])
-    return settle(monitor, state, counted, paid_out, len(day.rows))
+    counted: dict[str, tuple[NDArray[Any], NDArray[Any]]] = count_day(monitor, Day())
+    counted["concept"] = np.zeros(1), np.zeros(1)
+    won, rows = paid_by_losses(np.zeros(0), monitor.bound), 0
+    for part in parts:
+        lost = _lost(monitor, part)
+        own = count_day(monitor, part) | {"concept": (np.array([lost.sum()]), np.array([float(len(lost))]))}
+        counted = {
+            question: (hits + own[question][0], of + own[question][1]) for question, (hits, of) in counted.items()
+        }
+        won, rows = won + paid_by_losses(lost, monitor.bound), rows + len(part.rows)
+    paid_out = {question: paid(watch, *counted[question]) for question, watch in monitor.watches.items()}
+    return settle(monitor, state, counted, paid_out | {"concept": won}, rows)
 
 # %% ../nbs/40_drift.ipynb #c76821de
 def settle(
