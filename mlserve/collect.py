@@ -6,10 +6,12 @@
 __all__ = ['CannotCollect', 'new_entries', 'as_arrow', 'lineage_of', 'Increment', 'write_increment', 'collect', 'track_with_dvc']
 
 # %% ../nbs/40_collect.ipynb #b873639f
+import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ from .contract import Contract
 from .database import Database, Entry, read
 from .errors import MlserveError
 from .increments import ID, increments_folder
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +110,8 @@ def write_increment(
     lineage = lineage_of(entries)
     table = as_arrow(contract, entries).replace_schema_metadata({"mlserve": dump(lineage)})
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{len(list(folder.glob('*.parquet'))) + 1:06}.parquet"
+    last = max((int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()), default=0)
+    path = folder / f"{last + 1:06}.parquet"
     half = path.with_suffix(".new")
     parquet.write_table(table, half)
     half.replace(path)
@@ -121,13 +127,31 @@ def collect(
 ) -> Increment | None:  # None where nothing is new
     "Turn answers whose truth is known into data"
     folder = increments_folder(data, name)
-    taken = _taken(folder, contract.output.target)
-    entries = new_entries(read(database, name, labelled=True), taken)
-    if not entries:
-        return None
-    made = write_increment(folder, contract, entries)
-    track(folder)
-    return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        taken = _taken(folder, contract.output.target)
+        entries = new_entries(read(database, name, labelled=True), taken)
+        if not entries:
+            return None
+        made = write_increment(folder, contract, entries)
+        track(folder)
+        return made
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    "Keep a second collect from taking the same rows under the same number"
+    if sys.platform == "win32":
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CannotCollect("another collect is under way; run it again when that has ended") from None
+    finally:
+        os.close(held)
 
 
 def track_with_dvc(

@@ -7,9 +7,10 @@ import subprocess
 import pytest
 
 from mlserve.bundle import read_bundle
+from mlserve.collect import CannotCollect, collect
 from mlserve.contract import example
 from mlserve.data import load_table
-from mlserve.database import new_id, open_journal
+from mlserve.database import new_id, open_journal, put_truths
 from mlserve.journal import Answered, Source, write_answers
 from mlserve.recipe import find_recipe
 from mlserve.settings import load_settings
@@ -87,3 +88,25 @@ def test_bad_files_are_refused_as_a_whole(projects, tmp_path):
     assert "not JSON" in mlserve(folder, "feedback", file).stderr
     assert "cannot be read" in mlserve(folder, "feedback", tmp_path / "none.csv").stderr
     assert "nothing new" in mlserve(folder, "collect").stdout
+
+
+def test_two_that_collect_at_once_do_not_take_the_same(projects, tmp_path):
+    folder = shutil.copytree(projects["wine"], tmp_path / "wine")
+    bundle, ids = answered(folder, "wine", 3)
+    truth = bundle.contract.output.classes[0]
+    settings = load_settings(folder, environ={})
+    journal = open_journal("", settings.path(settings.journal.folder))
+    put_truths(journal, [(ids[0], truth)])
+
+    def again(increments):
+        with pytest.raises(CannotCollect, match="another collect"):
+            collect(journal, "wine", bundle.contract, tmp_path / "data")
+
+    made = collect(journal, "wine", bundle.contract, tmp_path / "data", again)
+    assert made.path.name == "000001.parquet" and [p.name for p in made.path.parent.iterdir()] == ["000001.parquet"]
+    put_truths(journal, [(ids[1], truth)])
+    collect(journal, "wine", bundle.contract, tmp_path / "data")
+    made.path.unlink()  # a gap does not lead to a number that is taken
+    put_truths(journal, [(ids[2], truth)])
+    assert collect(journal, "wine", bundle.contract, tmp_path / "data").path.name == "000003.parquet"
+    journal.close()
