@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
            'deploy', 'App_', 'say', 'told', 'steps', 'train', 'evaluate', 'compare', 'predict', 'serve', 'data_copy',
-           'data_stream', 'contract_export', 'feedback', 'collect', 'release', 'promote', 'rollback', 'retrain',
-           'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke',
+           'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'release', 'promote', 'rollback',
+           'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke',
            'deploy_rollback', 'doctor', 'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
@@ -327,6 +327,21 @@ def collect(model: Model_ = None, json_: Json = False) -> None:
         return
     rows = made.lineage["rows"]
     say(f"{rows:,} rows for {name}: {made.path}", {**made.lineage, "file": str(made.path)}, json_)
+
+
+@app.command()
+@told
+def shadow(model: Model_ = None, json_: Json = False) -> None:
+    "Say how much the candidate in the shadow disagrees with the model in service."
+    from mlserve.bundle import read_bundle
+    from mlserve.database import open_journal
+    from mlserve.shadow import as_dict, as_text, disagreements
+
+    settings, name = load_settings(), read_bundle(_bundle_folder(model)).manifest.name
+    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+        found = disagreements(journal, name)
+    nothing = "no candidate has answered anything yet; set folder or stage in [shadow], and send the service rows"
+    say("\n".join(map(as_text, found)) or nothing, [as_dict(one) for one in found], json_)
 
 # %% ../nbs/45_cli.ipynb #0cb5c956
 CODES = {"released": 0, "hold": 10, "not enough data": 11, "nothing to release": 12}

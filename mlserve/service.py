@@ -28,6 +28,7 @@ from .pages import add_pages
 from .rate import Rate
 from .serve import application, run
 from .settings import Settings, load_settings
+from .shadow import Shadow
 
 # %% ../nbs/37_service.ipynb #1680f91d
 async def reload(
@@ -88,6 +89,8 @@ def create(
     access = access_of(settings.access, settings.serve.host, dyno="DYNO" in os.environ)
     journal = Journal(settings.journal, settings.path(settings.journal.folder), measures.cell, "DYNO" in os.environ)
     service = Service(begun.model, drain, measures, access=access, journal=journal, during=[journal.running])
+    if settings.shadow.folder or settings.shadow.stage:
+        service.during.append(Shadow(service, settings, measures.cell).running)
     app = create_app(service)
     add_feedback(app, service)
     add_pages(app, service)

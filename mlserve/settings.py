@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', 'Reports', 'Comparing', 'Serve', 'Store',
-           'Registry', 'Gate', 'Retrain', 'Access', 'Journal', 'Slug', 'Follow', 'Drift', 'Settings',
+           'Registry', 'Gate', 'Retrain', 'Access', 'Journal', 'Shadow', 'Slug', 'Follow', 'Drift', 'Settings',
            'from_environment', 'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
@@ -180,6 +180,19 @@ class Journal:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    "`[shadow]`: a candidate that answers too, for comparison only; none while neither folder nor stage is set"
+
+    folder: str = _setting("", "folder of the candidate's bundle")
+    stage: str = _setting(
+        "", "stage of the candidate in the store, in place of a folder; `mlserve promote` puts one there"
+    )
+    share: float = _setting(
+        0.1, "share of all answers that it gives too, off the response path, among those that are kept"
+    )
+
+
+@dataclass(frozen=True)
 class Slug:
     "`[slug]`: what a deployment may take"
 
@@ -222,6 +235,7 @@ class Settings:
     drift: Drift = field(default_factory=Drift)
     access: Access = field(default_factory=Access)
     journal: Journal = field(default_factory=Journal)
+    shadow: Shadow = field(default_factory=Shadow)
     slug: Slug = field(default_factory=Slug)
     follow: Follow = field(default_factory=Follow)
 
