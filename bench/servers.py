@@ -9,6 +9,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REFERENCE, EMPTY, BARE = "FastAPI + pandas", "empty FastAPI", "bare ASGI"
+UNKEPT = "mlserve compiled, no journal"  # keeps no answer: what the journal costs is seen beside it
 
 
 def _label(answer):
@@ -59,6 +60,15 @@ SERVERS = (
             walk=walk,
         )
         for name, environment, project, engine, walk in MLSERVE
+    ),
+    Server(
+        UNKEPT,
+        "mlserve",
+        ("{bin}/mlserve", "serve"),
+        {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", "MLSERVE_JOURNAL_SAMPLE": "0"},
+        project="project",
+        engine="plan",
+        walk=True,
     ),
     Server(
         "BentoML",
