@@ -36,7 +36,7 @@ for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
 author = copyright = f"{project} contributors"
 version = release = import_module(project).__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design", "nbdoc"]
-exclude_patterns = ["_build", "guide/front.md"]
+exclude_patterns = ["_build", "guide/front.md", "generated"]
 
 nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": project}]}
 nb_execution_mode = "off"  # the stored outputs are shown; nbval proves them
@@ -54,4 +54,17 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_static_path = ["images"] if (HERE / "images").is_dir() else []
 html_copy_source = html_show_sphinx = False
-html_theme_options = {"show_toc_level": 2, "github_url": about["urls"]["Repository"]}
+html_show_sourcelink = False
+html_sidebars = {name: [] for name in ("index", "start", "design", "changelog", "contributing")}
+html_theme_options = {
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "github_url": about["urls"]["Repository"],
+}
+
+if (HERE / "sitepages.py").is_file():  # pages that this project writes from its code
+    import_module("sitepages").write(HERE)
+    html_css_files = ["site.css"]

@@ -1,0 +1,243 @@
+"The site says everything that the code knows, and nothing that it does not"
+
+import re
+import shlex
+import sys
+from dataclasses import fields
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from mlserve.bundle import read_bundle
+from mlserve.settings import ALIASES, Settings, load_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+SITE = DOCS / "_build/html"
+sys.path.append(str(DOCS))
+import sitepages  # noqa: E402
+
+WRITTEN = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROOT / "README.md"]
+WRITTEN = [p for p in WRITTEN if p.name not in ("start.md", "changelog.md", "contributing.md")]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def rows(page):
+    "The cells of each row of each table of a page"
+    lines = [line for line in page.splitlines() if line.startswith("|") and not set(line) <= set("|- :")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+# --- what is written from the code
+
+
+def test_every_command_and_option_is_documented():
+    page = sitepages.cli_page()
+    explained = {row[0]: row[1] for row in rows(page)}
+    found = list(sitepages.commands())
+    assert {"mlserve train", "mlserve serve", "mlserve compare", "mlserve slug", "mlserve slug bake"} <= {
+        w for w, _ in found
+    }
+    for words, command in found:
+        assert f"\n## {words}\n\n{sitepages.cell(command.help)}\n" in page and command.help, words
+        for parameter in command.params:
+            written = sitepages.option(parameter)[0]
+            assert explained.get(written), f"{words} {written} has no help"
+
+
+def test_every_route_is_documented(projects):
+    settings = load_settings(projects["diabetes"], environ={})
+    app, page = sitepages.service_app(settings), sitepages.http_page(settings)
+    beside = {row[0].strip("`"): row[1] for row in rows(page) if len(row) == 2}
+    described = app.openapi()["paths"]
+    assert {"/predict", "/feedback", "/v2", "/invocations"} <= described.keys()
+    for route in app.routes:
+        for method in route.methods - {"HEAD"}:
+            if route.path in described:
+                told = described[route.path][method.lower()]
+                assert told.get("summary") and f"### {method} {route.path}\n\n{told['summary']}" in page, route.path
+            else:
+                assert beside.get(route.path), f"{route.path} is not explained in sitepages.BESIDE"
+    assert not sitepages.BESIDE.keys() - {route.path for route in app.routes}
+
+
+def test_every_setting_is_documented():
+    page = sitepages.settings_page()
+    explained = [row for row in rows(page) if row[0].startswith("`")]
+    known = [(s, f) for s, kind in sitepages.sections() for f in fields(kind)]
+    assert len(explained) == len(known) and len(list(sitepages.sections())) == len(fields(Settings)) - 1
+    for row, (section, field) in zip(explained, known, strict=True):
+        assert row[0] == f"`{field.name}`" and row[1] and f"`MLSERVE_{section}_{field.name}`".upper() in row[4].upper()
+    assert all(f"`{name}`" in page for name in ALIASES)
+
+
+def test_every_error_is_documented():
+    explained = {re.search(r"<(.+)>", row[4])[1]: row for row in rows(sitepages.errors_page())[1:]}
+    found = sitepages.errors()
+    assert {"InvalidRows", "BadSettings", "BadBundle", "NoBundle"} <= {e.__name__ for e in found}
+    for error in found:
+        row = explained[f"{error.__module__}.{error.__name__}"]
+        assert row[0] == f"`{sitepages.name_of(error)}`" and row[1] == sitepages.cell(error.__doc__) != "", error
+        assert (row[2], row[3]) == (f"`{error.status}`", f"`{error.exit_code}`")
+
+
+def test_every_file_of_a_bundle_is_documented(project):
+    bundle = read_bundle(next((project / "models").iterdir()))
+    assert [file for file in bundle.manifest.files if not sitepages.told_of(file)] == []
+    page = sitepages.bundle_page(bundle)
+    for kind in (sitepages.Manifest, sitepages.Lineage):
+        assert all(f"`{field.name}`" in page for field in fields(kind))
+
+
+def test_every_notebook_stands_in_the_table_of_layers_once():
+    page = sitepages.guide_page()
+    there = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+    found = [row for row in rows(page) if row[0].isdigit()]
+    assert sorted(row[0] for row in found) == [path.name[:2] for path in there]
+    for path in there:
+        row = next(row for row in found if f"]({path.stem[3:]}.ipynb)" in row[1])
+        assert row[0] == path.name[:2] and row[2], f"{path.name} has no summary below its title"
+
+
+# --- what is written by hand
+
+
+def shell_lines():
+    "(page, line) for each command of mlserve or make in a page written by hand"
+    for page in WRITTEN:
+        for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
+            if language in ("sh", "yaml"):
+                for line in block.replace("\\\n", " ").splitlines():
+                    if found := re.search(r"(?:^|[\s:])((?:mlserve|make) .*)", line.partition(" #")[0]):
+                        yield page.name, found[1]
+
+
+def test_every_command_that_a_page_shows_can_be_given():
+    known, shown = dict(sitepages.commands()), list(shell_lines())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(shown) > 10
+    for page, line in shown:
+        words = shlex.split(re.split(r"\s(?:\||>|&&|\d>)", line)[0])
+        if words[0] == "make":
+            assert words[1] in targets, f"{page}: {line}"
+            continue
+        named = max((w for w in known if f"{' '.join(words)} ".startswith(f"{w} ")), key=len, default=None)
+        assert named, f"{page}: {line}"
+        options = {o for p in known[named].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        used = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert used <= options, f"{page}: {line}"
+
+
+def test_every_setting_that_a_page_names_is_one():
+    known = {f"MLSERVE_{s}_{f.name}".upper() for s, kind in sitepages.sections() for f in fields(kind)}
+    for page in WRITTEN:
+        assert set(re.findall(r"\bMLSERVE_[A-Z_]+[A-Z]\b", page.read_text(encoding="utf-8"))) <= known, page.name
+
+
+def test_every_section_that_a_page_sets_is_one():
+    from mlserve.settings import from_file
+
+    for page in WRITTEN:
+        for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
+            if language == "ini":
+                path = Path(ROOT / "docs/_build/shown.ini")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block, encoding="utf-8")
+                try:
+                    assert list(from_file(path)), page.name
+                finally:
+                    path.unlink()
+
+
+# --- the built site: `make docs`
+
+
+class Links(HTMLParser):
+    "What a page refers to, and the places in it that can be referred to"
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.loaded, self.ids, self.pictures = [], [], set(), []
+
+    def handle_starttag(self, tag, given):
+        told = dict(given)
+        self.ids |= {told.get("id"), told.get("name")}
+        if tag == "a" and told.get("href"):
+            self.links.append(told["href"])
+        if tag in ("img", "script", "iframe", "source") and told.get("src"):
+            self.loaded.append(told["src"])
+        if tag == "link" and told.get("href") and told.get("rel") != "canonical":
+            self.loaded.append(told["href"])
+        if tag == "img":
+            self.pictures.append((told.get("src"), told.get("alt")))
+
+
+@cache
+def read(path):
+    found = Links()
+    found.feed(path.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pages():
+    if not (SITE / "index.html").exists():
+        pytest.skip("the site is not built; make docs builds it")
+    return sorted(SITE.rglob("*.html"))
+
+
+def broken(page, link):
+    "Why a link leads nowhere; empty if it leads somewhere, or out of the site"
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return ""
+    target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    if target.is_dir():
+        target /= "index.html"
+    if not target.exists():
+        return "no such file"
+    known = not parts.fragment or target.suffix != ".html" or unquote(parts.fragment) in read(target).ids
+    return "" if known else "no such place in the page"
+
+
+@pytest.mark.site
+def test_every_link_leads_somewhere(pages):
+    assert len(pages) > 50
+    wrong = {
+        (str(page.relative_to(SITE)), link): why
+        for page in pages
+        for link in [*read(page).links, *read(page).loaded]
+        if (why := broken(page, link))
+    }
+    assert wrong == {}
+
+
+@pytest.mark.site
+def test_no_page_loads_anything_from_another_host(pages):
+    outside = [(page.name, src) for page in pages for src in read(page).loaded if urlsplit(src).netloc]
+    assert outside == []
+    styles = [
+        path for path in SITE.rglob("*.css") if re.search(r"url\(['\"]?(https?:)?//", path.read_text(encoding="utf-8"))
+    ]
+    assert styles == []
+
+
+@pytest.mark.site
+def test_every_picture_says_what_it_shows(pages):
+    mute = [(page.name, src) for page in pages for src, alt in read(page).pictures if not alt and "_static" not in src]
+    assert [m for m in mute if not re.search(r"_images/[0-9a-f]{32,}", m[1])] == []  # outputs of cells have their prose
+
+
+@pytest.mark.site
+def test_no_page_shows_a_directive_or_a_role_as_text(pages):
+    raw = re.compile(r"#\|\s*(export|hide)|\{py:obj\}|:param |```\{")
+    wrong = [
+        p.name
+        for p in pages
+        if "_modules" not in p.parts
+        and raw.search(re.sub(r"<pre>.*?</pre>", "", p.read_text(encoding="utf-8"), flags=re.S))
+    ]
+    assert wrong == []
