@@ -60,10 +60,10 @@ lessons: setup # every notebook, in process
 
 tests: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions and not new" $(COVERED) --ignore=tests/browser tests
+	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser tests
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
-	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow" $(COVERED) tests/browser
+	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site" $(COVERED) tests/browser
 
 outputs: outputs-low outputs-high # every notebook in a fresh kernel, saved outputs compared
 
@@ -125,8 +125,9 @@ export: setup ## Clean, format and export the notebooks; write README.md
 lab: setup ## Open the notebooks in JupyterLab
 	jupyter lab nbs
 
-docs: setup ## Build the site into docs/_build/html
+docs: setup chromium ## Build the site into docs/_build/html, and try its links and its search
 	sphinx-build -q -W --keep-going docs docs/_build/html
+	pytest -q -m site tests/test_site.py
 
 bench: setup ## Measure how fast it serves, beside others (needs wrk; a minute with ARGS=--quick)
 	python bench/run.py $(ARGS)
@@ -147,4 +148,4 @@ lock: setup ## Pin the newest tools and libraries for development and CI
 	python .ci/requirements.py
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv build dist reports models/*/ trained cache docs/_build docs/guide bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist reports models/*/ trained cache docs/_build docs/guide docs/generated docs/models docs/reference docs/start.md bench/work .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
