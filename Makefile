@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate setup serve test test-slow test-new test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate story setup serve test test-slow test-new test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -79,6 +79,9 @@ coverage: # of what tests, browser and outputs ran
 
 test-slow: setup ## Run the tests that take long: every stored pipeline, every folded one, coverage of intervals, the benchmark
 	pytest -q -m slow tests
+
+story: setup ## A model serves, the world moves, a new model goes live; minutes
+	pytest -q -m slow tests/test_story.py
 
 simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 	OMP_NUM_THREADS=1 python scripts/simulate.py
