@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
-           'deploy', 'App_', 'say', 'told', 'steps', 'train', 'evaluate', 'compare', 'predict', 'serve', 'data_copy',
-           'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'release', 'promote', 'rollback',
-           'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku', 'deploy_smoke',
-           'deploy_rollback', 'doctor', 'version', 'main']
+           'deploy', 'App_', 'say', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
+           'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'release', 'promote',
+           'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku',
+           'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -92,6 +92,21 @@ def steps() -> Iterator[Callable[[str], None]]:  # To be called with the name of
         yield begin
         begin("done")
         bar.update(running[0], total=1, completed=1)
+
+
+@contextmanager
+def transfer(
+    name: str,  # What is moved
+    total: int = 0,  # Bytes; 0 where that is not known
+) -> Iterator[Callable[[int], None]]:  # To be told how many more bytes have come
+    "Show how far a transfer is, on a terminal"
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(name, total=total or None)
+        yield lambda more: bar.advance(task, more)
 
 # %% ../nbs/45_cli.ipynb #53b51bd6
 def _headline(metrics: Any, task: str) -> str:
@@ -549,11 +564,11 @@ def store_check(
     settings, objects = load_settings(), _store()
     events = read_events(settings.root, name)
     found, lines = [], []
-    with steps() as step:
-        own = [tuple(e for e in events if e.name == model) for model in sorted({e.name for e in events})]
-        for event in (e for some in own for e in released(some).values()):
-            step(event.tag)
-            files = check_objects(objects, tracked_at(settings, event))
+    own = [tuple(e for e in events if e.name == model) for model in sorted({e.name for e in events})]
+    tracked = [(e, tracked_at(settings, e)) for some in own for e in released(some).values()]
+    with transfer("verify", sum(there.size for _, there in tracked)) as tell:
+        for event, there in tracked:
+            files = check_objects(objects, there, tell)
             bad = {file: state for file, state in files.items() if state != "verified"}
             found.append({"tag": event.tag, "commit": event.commit, "verified": len(files) - len(bad), "bad": bad})
             lines.append(
@@ -675,7 +690,8 @@ def slug_bake(json_: Json = False) -> None:
     "Put a verified model into the slug; the last step of a build."
     from mlserve.slug import bake
 
-    m = bake(load_settings()).manifest
+    with transfer("fetch") as tell:
+        m = bake(load_settings(), tell).manifest
     say(f"-----> {m.name} {m.version} is in the slug, verified", {"name": m.name, "version": m.version}, json_)
 
 # %% ../nbs/45_cli.ipynb #28e4826b

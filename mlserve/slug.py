@@ -27,7 +27,7 @@ from .errors import MlserveError
 from .score import check_probe, load_model
 from .settings import Settings
 from .settings import Slug as Budget
-from .store import Limits, NoStore, fetch, find_remote, open_store, place, read_pointer
+from .store import Limits, NoStore, Tell, fetch, find_remote, open_store, place, read_pointer
 
 # %% ../nbs/43_slug.ipynb #bddf2eba
 class NoSlug(MlserveError):
@@ -318,6 +318,7 @@ def predict_slug(
 # %% ../nbs/43_slug.ipynb #87bf1545
 def from_store(
     settings: Settings,  # Where the store is, and which model is meant
+    tell: Tell = lambda more: None,  # Told how many more bytes have come
 ) -> Bundle | None:  # Where it is served from; None where there is no store, or nothing in service there
     "Fetch the model that is in service"
     models = settings.path(settings.model.folder)
@@ -331,17 +332,17 @@ def from_store(
     pointer = read_pointer(store, names[0], settings.registry.stage, settings.store.tries)
     if pointer is None:
         return None
-    fetched = fetch(
-        store, pointer.tracked, settings.path(settings.store.cache), pointer.manifest, Limits.of(settings.store)
-    )
+    cache, limits = settings.path(settings.store.cache), Limits.of(settings.store)
+    fetched = fetch(store, pointer.tracked, cache, pointer.manifest, limits, tell)
     return place(fetched, models / names[0])
 
 
 def bake(
     settings: Settings,  # Where the model is
+    tell: Tell = lambda more: None,  # Told how many more bytes have come
 ) -> Bundle:  # Which is in the slug now
     "See to it that a verified model is in the slug: the one in service, or what the project brought along"
     models = settings.path(settings.model.folder)
-    bundle = from_store(settings) or read_bundle(find_bundle(models, settings.model.name))
+    bundle = from_store(settings, tell) or read_bundle(find_bundle(models, settings.model.name))
     check_probe(load_model(bundle))
     return bundle

@@ -696,6 +696,7 @@ def write_pointer(
 def check_objects(
     store: Objects,  # To read from
     tracked: Tracked,  # A bundle's folder
+    tell: Tell = lambda more: None,  # Told how many more bytes were read
 ) -> dict[str, str]:  # File -> verified, damaged or missing
     "Verify each object of a bundle where it is"
     try:
@@ -708,6 +709,7 @@ def check_objects(
         try:
             for piece in store.pieces(object_path(entry.md5, tracked.legacy)):
                 digest.update(piece)
+                tell(len(piece))
         except ObjectMissing:
             return "missing"
         return "verified" if digest.hexdigest() == entry.md5 or tracked.legacy else "damaged"
