@@ -131,6 +131,7 @@ lab: setup ## Open the notebooks in JupyterLab
 docs: setup chromium ## Build the site into docs/_build/html, and try its links and its search
 	sphinx-build -q -W --keep-going docs docs/_build/html
 	pytest -q -m site tests/test_site.py
+	pytest -q -m site tests/browser/test_site_in_a_browser.py
 
 bench: setup ## Measure how fast it serves, beside others (needs wrk; a minute with ARGS=--quick)
 	python bench/run.py $(ARGS)
