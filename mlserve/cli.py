@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
            'deploy', 'App_', 'say', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
-           'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'release', 'promote',
-           'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake', 'deploy_heroku',
-           'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
+           'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'drift', 'release',
+           'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake',
+           'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -357,6 +357,29 @@ def shadow(model: Model_ = None, json_: Json = False) -> None:
         found = disagreements(journal, name)
     nothing = "no candidate has answered anything yet; set folder or stage in [shadow], and send the service rows"
     say("\n".join(map(as_text, found)) or nothing, [as_dict(one) for one in found], json_)
+
+# %% ../nbs/45_cli.ipynb #2eaadcb0
+@app.command()
+@told
+def drift(
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw: what moved, from where to where.")] = None,
+    model: Model_ = None,
+    json_: Json = False,
+) -> None:
+    "Have the rows, the answers or the truth moved since the model went into service?"
+    from mlserve.bundle import read_bundle
+    from mlserve.database import open_journal
+    from mlserve.vigil import CODES as codes
+    from mlserve.vigil import as_dict, as_text, look_back, promoted_at, write_plot
+
+    settings = load_settings()
+    bundle = read_bundle(_bundle_folder(model))
+    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+        seen = look_back(journal, bundle, settings.drift, promoted_at(settings, bundle))
+    drawn = write_plot(seen, plot) if plot else True
+    text = as_text(seen) + ("" if drawn else "\nnothing is drawn, because no share of rows moved")
+    say(text, {**as_dict(seen), "exit_code": codes[seen.state]}, json_)
+    raise typer.Exit(codes[seen.state])
 
 # %% ../nbs/45_cli.ipynb #0cb5c956
 CODES = {"released": 0, "hold": 10, "not enough data": 11, "nothing to release": 12}
