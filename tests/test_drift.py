@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mlserve.drift import (
     drift,
     highest_mean,
     look,
+    look_at,
     make_monitor,
     odds,
     odds_of,
@@ -211,3 +213,29 @@ def test_every_bundle_carries_its_reference(project):
     assert [s.name for s in reference.fields] == list(bundle.contract.names)
     assert sum(reference.losses) == bundle.manifest.lineage.held_out
     assert not drift(reference, bundle.contract.output, [Day()], RULES)
+
+
+RECORD = json.loads((Path(__file__).parent / "simulations.json").read_text())  # of `make simulate`
+
+
+def test_in_the_record_quiet_years_have_alarms_no_more_often_than_stated():
+    assert len(RECORD["drift errors"]) == 6
+    for name, case in RECORD["drift errors"].items():
+        assert case["runs"] >= 60 and case["false alarms a year"] <= RULES.error, name
+
+
+@pytest.mark.parametrize(
+    "kind", ["covariate:0.02", "label:1.35", "concept:0.4", "unit:100", "vocabulary:0.05", "missing:0.1"]
+)
+def test_in_the_record_shifts_are_found_within_a_month_of_500_rows_a_day(kind):
+    assert RECORD["drift power"][f"{kind}, 500 rows a day"]["found in 30 days"] >= 0.8
+
+
+def test_a_day_may_come_in_parts():
+    given, answers, truth = world(RAIN, 101, 0, heat=0.3)
+    pairs, monitor = list(zip(answers, truth, strict=True)), make_monitor(reference_for(RAIN), RAIN, RULES)
+    cuts = (slice(0, 40), slice(40, 40), slice(40, None))
+    whole = look(monitor, State(), Day(given, answers, pairs))
+    parts = look_at(monitor, State(), (Day(given[c], answers[c], pairs[c]) for c in cuts))
+    assert (whole.looks, whole.rows, whole.labels) == (parts.looks, parts.rows, parts.labels) == (1, 101, 101)
+    assert all(np.allclose(whole.wealth[q], parts.wealth[q]) for q in whole.wealth)
