@@ -326,6 +326,7 @@ def openapi(
     for path, operations in document["paths"].items():
         failed = {"content": {"application/json": {"schema": _error_schema(path)}}}
         for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own shape of error, which is not ours
             operation["responses"]["4XX"] = {"description": "What is wrong and what to do", **failed}
     sent, answered = _bodies(model)
     post = document["paths"]["/predict"]["post"]
