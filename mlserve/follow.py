@@ -277,8 +277,8 @@ def first_model(
         if not settings.model.name:
             raise
     name = here.name if here else settings.model.name
-    place = find_place(settings, name, min(PATIENCE, settings.store.wait))
     try:
+        place = find_place(settings, name, min(PATIENCE, settings.store.wait))
         found = look(place, None, major(here.version) if here else 0, settings.follow.majors)
         if not found and not here:
             raise StoreError(

@@ -29,6 +29,7 @@ from .rate import Rate
 from .serve import application, run
 from .settings import Settings, load_settings
 from .shadow import Shadow
+from .store import NoStore
 
 # %% ../nbs/37_service.ipynb #1680f91d
 async def reload(
@@ -46,7 +47,11 @@ def follow(
     bell: Path | None,  # Touched by a worker that was told to look at once, for the others
 ) -> None:
     "Have a service follow what is promoted"
-    place, given = find_place(settings, begun.model.name), settings.follow
+    try:
+        place, given = find_place(settings, begun.model.name), settings.follow
+    except NoStore as error:  # nothing can be promoted to it; the model it has is the one to serve
+        service.faults["model"] = str(error)
+        return
     follower = Follower(service, place, given.every, given.majors, begun.pointer, begun.fault, bell)
     service.during.append(follower.running)
     service.reload = follower.reload

@@ -276,3 +276,10 @@ def test_load_has_all_workers_look_at_once(tmp_path):
             return all('version="1.1.0"' in line for line in served)
 
         until(swapped, 5)
+
+
+def test_without_a_store_the_model_that_stands_here_is_served(tmp_path):
+    with following(tmp_path, workers=1, MLSERVE_STORE_URL="") as (service, _):
+        ready = json.loads(get(service, "/health/ready"))
+        assert ready["version"] == "1.0.0"
+        assert "no store is set" in ready["faults"]["model"]
