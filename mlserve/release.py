@@ -193,8 +193,10 @@ def _dvc(settings: Settings) -> Iterator[Any]:
 
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.ui import ui
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    ui.error_console.quiet = True  # its moving line leaves a mark in a notebook
     url = settings.store.url and find_remote(settings).url
     config = {"core": {"remote": "store"}, "remote": {"store": {"url": url, "verify": True}}} if url else None
     try:
