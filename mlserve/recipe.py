@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from .bundle import NAME
 from .errors import MlserveError
 
@@ -107,6 +105,8 @@ def read_params(
     path: Path,  # A params.yaml, which need not exist
 ) -> Params:  # What it says about this recipe, completed by build's defaults
     "Read the parameters of one recipe"
+    import yaml  # a service that runs a pipeline needs this module, and not this library
+
     try:
         stated = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
         params = Params(**(stated.get(recipe.name) or {}))

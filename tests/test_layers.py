@@ -101,3 +101,10 @@ def test_help_answers_without_anything_heavy():
 
 def test_the_package_itself_is_light():
     assert heavy_after("import mlserve") == []
+
+
+def test_a_pipeline_is_served_without_the_libraries_of_training():
+    absent = ["yaml", "pandera", "matplotlib", "pyarrow", "PIL"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import mlserve.data, mlserve.persist, mlserve.service"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
