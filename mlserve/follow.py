@@ -162,7 +162,7 @@ class Follower:
     ) -> None:
         self.service, self.place, self.every, self.majors = service, place, every, majors
         self.bell, self.rung = bell, ringing(bell)
-        self.followed, self.fault, self.failed = followed, "", 0
+        self.followed, self.failed = followed, 0
         self.highest = major(service.model.version)
         self._looking = asyncio.Lock()
         if fault:
@@ -180,7 +180,7 @@ class Follower:
                 self._fail("the model in the store cannot be loaded; release it again")
             else:
                 self._succeed(found)
-        return self.fault
+        return self.service.faults.get("model", "")
 
     async def reload(self) -> None:
         "Look at once, all workers; raises what keeps this one from the version it should have"
@@ -191,7 +191,7 @@ class Follower:
             raise StoreError(fault)
 
     def _succeed(self, found: tuple[Pointer, Model] | None) -> None:
-        self.fault, self.failed = "", 0
+        self.failed = 0
         self.service.faults.pop("model", None)
         self._tell_behind(0.0)
         if found:
@@ -204,8 +204,8 @@ class Follower:
     def _fail(self, why: str) -> None:
         self.failed += 1
         self._tell_behind(1.0)
-        if why != self.fault:
-            self.fault = self.service.faults["model"] = why
+        if why != self.service.faults.get("model"):
+            self.service.faults["model"] = why
             self._count("failed")
             LOG.warning("%s %s stays in service: %s", self.service.model.name, self.service.model.version, why)
 

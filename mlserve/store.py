@@ -139,11 +139,11 @@ class Folder:
                 while piece := file.read(PIECE):
                     yield piece
         except FileNotFoundError:
-            raise ObjectMissing(f"the store has no {path}") from None
+            raise ObjectMissing(f"the store has no {path}; run `dvc push` where it is") from None
         except PermissionError:
-            raise StoreRefused(f"{path} in the store may not be read by this user") from None
+            raise StoreRefused(f"{path} in the store may not be read by this user; change its permissions") from None
         except OSError as error:
-            raise StoreUnreachable(f"{path} in the store cannot be read: {error.strerror}") from None
+            raise StoreUnreachable(f"{path} in the store cannot be read ({error.strerror}); look at its disk") from None
 
     def swap(
         self,
@@ -163,7 +163,7 @@ class Folder:
                 _write(new, [data])
                 os.replace(new, target)
         except OSError as error:
-            raise StoreRefused(f"{path} in the store cannot be written: {error.strerror}") from None
+            raise StoreRefused(f"{path} in the store cannot be written ({error.strerror}); look at its disk") from None
 
 
 def _write(path: Path, pieces: Iterator[bytes] | list[bytes]) -> None:
@@ -182,7 +182,7 @@ def _understood(path: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, obstore.NotFoundError):
-        raise ObjectMissing(f"the store has no {path}") from None
+        raise ObjectMissing(f"the store has no {path}; run `dvc push` where it is") from None
     except (obstore.PermissionDeniedError, obstore.UnauthenticatedError) as error:
         why = re.search(r"<Code>(\w+)</Code>", str(error))
         raise StoreRefused(
