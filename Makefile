@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate story setup serve test test-slow test-new test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,7 +63,7 @@ tests: setup
 	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser tests
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
-	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site" $(COVERED) tests/browser
+	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser
 
 outputs: outputs-low outputs-high # every notebook in a fresh kernel, saved outputs compared
 
@@ -88,6 +88,9 @@ simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 
 test-new: setup ## Make five projects with mlserve new, test, serve and ask each
 	pytest -q -m new tests
+
+test-lab: setup chromium ## Change a notebook in the real JupyterLab, in Chromium; export, test and serve it
+	pytest -q -m lab tests/browser
 
 test-gx: setup ## Run the test against the real Great Expectations, in an environment of its own
 	test -x .venv-gx/bin/python || uv venv -q .venv-gx
@@ -126,7 +129,7 @@ export: setup ## Clean, format and export the notebooks; write README.md
 	python docs/nbdoc.py
 
 lab: setup ## Open the notebooks in JupyterLab
-	jupyter lab nbs
+	jupyter lab nbs $(ARGS)
 
 docs: setup chromium ## Build the site into docs/_build/html, and try its links and its search
 	sphinx-build -q -W --keep-going docs docs/_build/html
