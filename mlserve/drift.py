@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'LOOKS', 'RESERVED', 'SHIFTS', 'FRACTIONS', 'RECENT', 'MEANS', 'alarm_at', 'bounds', 'odds', 'Watch',
            'make_watch', 'bet', 'paid', 'evidence', 'highest_mean', 'paid_by_losses', 'Day', 'State', 'Monitor',
-           'make_monitor', 'count_day', 'look', 'look_at', 'settle', 'odds_of', 'Movement', 'Finding', 'Drift',
-           'conclude', 'drift', 'as_dict', 'as_markdown', 'figure']
+           'make_monitor', 'count_day', 'look', 'look_at', 'settle', 'odds_of', 'lately', 'Movement', 'Finding',
+           'Drift', 'conclude', 'drift', 'as_dict', 'as_markdown', 'figure']
 
 # %% ../nbs/40_drift.ipynb #48388887
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +74,8 @@ class Watch:
     "What is bet on to answer one question"
 
     columns: tuple[Summary, ...]
+    low: "NDArray[Any]"  # Lowest share of each mark that is no drift
+    high: "NDArray[Any]"  # Highest
     hit: "NDArray[Any]"  # What a hit pays
     miss: "NDArray[Any]"  # What a miss pays
     part: "NDArray[Any]"  # Of the wealth, for each mark: equal for each column, and within a column for each mark
@@ -88,7 +90,8 @@ def make_watch(
 
     hits, of = (np.concatenate([np.array(getattr(c, k), dtype=float) for c in columns]) for k in ("hits", "of"))
     part = np.concatenate([np.full(len(c.hits), 1 / len(c.hits) / len(columns)) for c in columns])
-    return Watch(tuple(columns), *odds(*bounds(hits, of, rules)), part)
+    within = bounds(hits, of, rules)
+    return Watch(tuple(columns), *within, *odds(*within), part)
 
 
 def bet(
@@ -174,7 +177,9 @@ class State:
     rows: int = 0
     labels: int = 0
     wealth: "Mapping[str, NDArray[Any]]" = field(default_factory=dict)  # By question
-    recent: "tuple[Mapping[str, tuple[NDArray[Any], NDArray[Any]]], ...]" = ()  # Hits, and of how many
+    recent: "Mapping[str, tuple[tuple[NDArray[Any], NDArray[Any]], ...]]" = field(
+        default_factory=dict
+    )  # Hits, of how many
     found: Mapping[str, int] = field(default_factory=dict)  # Question -> the look at which it was answered with yes
 
 
@@ -291,7 +296,9 @@ def settle(
         if question not in found and odds_of(monitor, wealth, question) >= log(alarm_at(monitor.rules)):
             found[question] = looks
     labels = state.labels + int(counted["concept"][1][0])
-    return State(looks, state.rows + rows, labels, wealth, (*state.recent, counted)[-RECENT:], found)
+    came = {question: (pair,) if pair[1].any() else () for question, pair in counted.items()}
+    recent = {question: (*state.recent.get(question, ()), *pair)[-RECENT:] for question, pair in came.items()}
+    return State(looks, state.rows + rows, labels, wealth, recent, found)
 
 
 def odds_of(
@@ -306,6 +313,22 @@ def odds_of(
         return float(np.logaddexp.reduce(wealth[question])) - log(len(FRACTIONS)) - log(LOOKS)
     return evidence(wealth[question], monitor.watches[question].part)
 
+# %% ../nbs/40_drift.ipynb #7f834421
+def lately(
+    hits: "NDArray[Any]",  # Of the last looks
+    of: "NDArray[Any]",  # Of how many
+    low: float,  # Lowest share that is no drift
+    high: float,  # Highest
+) -> tuple[float, bool]:  # The share since it left its bounds, and whether it did
+    "How things are now"
+    import numpy as np
+
+    beyond = np.stack([hits - high * of, low * of - hits])[:, ::-1].cumsum(axis=1)  # the newest look first
+    farthest = beyond.max(axis=0)
+    outside = bool(farthest.max() > 0)
+    looks = int(farthest.argmax()) + 1 if outside else len(hits)
+    return round(float(hits[-looks:].sum() / max(of[-looks:].sum(), 1)), 4), outside
+
 # %% ../nbs/40_drift.ipynb #bffff9c2
 @dataclass(frozen=True)
 class Movement:
@@ -314,8 +337,9 @@ class Movement:
     column: str
     about: str  # The share that moved most clearly: "age is at most 37"
     before: float  # Share of the reference's rows
-    now: float  # Share of the last seven looks' rows
+    now: float  # Share of the rows since it moved, as far as the last seven looks show
     odds: float  # Against "it has not moved", to one
+    lasts: bool  # Do they still show it?
 
 
 @dataclass(frozen=True)
@@ -353,15 +377,16 @@ def _movements(monitor: Monitor, state: State, question: str) -> tuple[Movement,
     import numpy as np
 
     watch, start, found = monitor.watches[question], 0, []
-    hits, of = (sum(day[question][k] for day in state.recent) for k in (0, 1))
+    hits, of = (np.stack([pair[k] for pair in state.recent[question]]) for k in (0, 1))
     for column in watch.columns:
         stop = start + len(column.hits)
         there = state.wealth[question][:, start:stop]
         own = evidence(there, np.full(stop - start, 1 / (stop - start)))
         k = int(np.logaddexp.reduce(there, axis=(0, 2)).argmax())
         before = column.hits[k] / max(column.of[k], 1)
-        now = float(hits[start + k] / max(of[start + k], 1))  # type: ignore[index]
-        found.append((own, Movement(column.name, names(column)[k], round(before, 4), round(now, 4), _finite(own))))
+        mark = start + k
+        now, lasts = lately(hits[:, mark], of[:, mark], watch.low[mark], watch.high[mark])
+        found.append((own, Movement(column.name, names(column)[k], round(before, 4), now, _finite(own), lasts)))
         start = stop
     found.sort(key=lambda pair: -pair[0])
     needed = log(alarm_at(monitor.rules) * len(found))
@@ -378,10 +403,19 @@ MEANS = {
 
 
 def _concept(monitor: Monitor, state: State) -> tuple[Movement, ...]:
-    lost, of = (float(sum(day["concept"][k][0] for day in state.recent)) for k in (0, 1))
+    import numpy as np
+
+    lost, of = (np.concatenate([pair[k] for pair in state.recent["concept"]]) for k in (0, 1))
     odds = _finite(odds_of(monitor, state.wealth, "concept"))
-    now = round(lost / max(of, 1), 4)
-    return (Movement(monitor.output.target, "mean loss", round(monitor.mean, 4), now, odds),)
+    now, lasts = lately(lost, of, 0.0, monitor.bound)
+    return (Movement(monitor.output.target, "mean loss", round(monitor.mean, 4), now, odds, lasts),)
+
+
+def _moves(monitor: Monitor, state: State, question: str) -> tuple[Movement, ...]:
+    "What moved, of a question that was answered with yes"
+    if question not in state.found:
+        return ()
+    return _concept(monitor, state) if question == "concept" else _movements(monitor, state, question)
 
 
 def conclude(
@@ -397,9 +431,9 @@ def conclude(
         text = moved if since else f"{quiet}, as far as {state.labels if needs_labels else state.rows:,} rows can tell"
         if needs_labels and not state.labels:
             text = "not known: no feedback has come yet"
-        movements: tuple[Movement, ...] = ()
-        if since:
-            movements = _concept(monitor, state) if question == "concept" else _movements(monitor, state, question)
+        movements = _moves(monitor, state, question)
+        if since and not any(m.lasts for m in movements):
+            text += "; the last looks no longer show it"
         odds = _finite(odds_of(monitor, state.wealth, question))
         findings.append(Finding(question, since is not None, since, odds, text, movements))
     return Drift(state.looks, state.rows, state.labels, alarm_at(monitor.rules), tuple(findings))
@@ -435,7 +469,7 @@ def as_markdown(
     head += f"| question | | odds, {drift.alarm_at:,.0f} to 1 for a yes |\n|---|---|---|\n"
     lines = [f"| {f.question} | {f.text}{_since(f)} | {f.odds:,.3g} to 1 |\n" for f in drift.findings]
     movements = [f"| {m.about} | {m.before:.3g} | {m.now:.3g} | {m.odds:,.3g} to 1 |\n" for m in _moved(drift)]
-    table = "\n| what moved | in training | last seven looks | odds |\n|---|---|---|---|\n" if movements else ""
+    table = "\n| what moved | in training | now | odds |\n|---|---|---|---|\n" if movements else ""
     return head + "".join(lines) + table + "".join(movements)
 
 
@@ -461,7 +495,7 @@ def figure(
     for y, m in enumerate(moved):
         axes.plot([m.before, m.now], [y, y], color=BLUE, alpha=0.3, linewidth=4, zorder=1)
     axes.scatter([m.before for m in moved], range(len(moved)), color=FAINT, label="in training", zorder=2)
-    axes.scatter([m.now for m in moved], range(len(moved)), color=BLUE, label="in the last seven looks", zorder=3)
+    axes.scatter([m.now for m in moved], range(len(moved)), color=BLUE, label="now", zorder=3)
     axes.set_yticks(range(len(moved)), [m.about for m in moved])
     axes.set(xlim=(-0.02, 1.02), xlabel="share of rows", title="What moved")
     axes.grid(axis="x", color="#E4E4E4")

@@ -14,16 +14,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlserve
 from .bundle import Bundle, dump, read_bundle
 from .collect import collect, track_with_dvc
 from .compare import next_version
-from .contract import Output
-from .database import Database, Entry, open_journal, read
+from .database import Database, open_journal, read
 from .errors import MlserveError
 from .follow import major
 from .journal import hold
@@ -37,7 +35,6 @@ from .triggers import Facts, brake, fallen, find_triggers, live
 from .versus import compare_bundles
 
 if TYPE_CHECKING:
-    from mlserve.drift import Day, Movement
     from mlserve.recipe import Recipe
 
 # %% ../nbs/42_loop.ipynb #563c2c65
@@ -64,38 +61,15 @@ def what_moved(
     since: float,  # When it came there, in seconds since 1970
 ) -> tuple[str, ...]:  # A sentence for each question that is answered with yes
     "Have the rows, the answers or the truth moved?"
-    from mlserve.drift import drift
-    from mlserve.reference import from_json
+    from mlserve.vigil import look_back, sentence
 
-    model, output = bundle.manifest, bundle.contract.output
-    if "reference.json" not in model.files:  # made by an older mlserve
+    if "reference.json" not in bundle.manifest.files:  # made by an older mlserve
         return ()
     with _journal(settings) as journal:
-        entries = (e for e in read(journal, model.name, since) if e.version == model.version) if journal else iter(())
-        found = drift(from_json(bundle.read("reference.json")), output, _days(entries, output), settings.drift)
-    return tuple(f"{f.question}: {f.text}{_most(f.movements)}" for f in found.findings if f.moved)
-
-
-def _most(movements: "tuple[Movement, ...]") -> str:
-    "What moved most, with its numbers"
-    return f" ({movements[0].about}: {movements[0].before:.3g} before, {movements[0].now:.3g} now)" if movements else ""
-
-
-def _said(entry: Entry, output: Output) -> Any:
-    "Probabilities in the order of the classes, or a number"
-    if not output.classes:
-        return entry.answer
-    return entry.probabilities or tuple(float(label == entry.answer) for label in output.classes)
-
-
-def _days(entries: Iterator[Entry], output: Output) -> "Iterator[Day]":
-    "Answers by the day on which they were given, in UTC"
-    from mlserve.drift import Day
-
-    for _, group in groupby(entries, key=lambda entry: entry.at // 86_400):
-        day = [(e, _said(e, output)) for e in group]
-        told = [(answer, e.truth) for e, answer in day if e.truth is not None]
-        yield Day([e.row for e, _ in day], [answer for _, answer in day], told)
+        if journal is None:
+            return ()
+        seen = look_back(journal, bundle, settings.drift, since)
+    return tuple(sentence(seen, finding) for finding in seen.drift.findings if finding.moved)
 
 
 def how_it_does(
@@ -104,13 +78,15 @@ def how_it_does(
     since: float,  # When it came there, in seconds since 1970
 ) -> str:  # What has happened; empty if nothing has
     "Is the model in service worse on what came true than the gate allows?"
+    from mlserve.vigil import answer_of, is_known
+
     truth, answers = [], []
     model, output = bundle.manifest, bundle.contract.output
     with _journal(settings) as journal:
         for entry in read(journal, model.name, since, labelled=True) if journal else ():
-            if entry.version == model.version:
+            if entry.version == model.version and is_known(entry, output):
                 truth.append(entry.truth)
-                answers.append(_said(entry, output))
+                answers.append(answer_of(entry, output))
     seen = live(output, model.metrics, truth, answers)
     return fallen(seen, settings.gate) if seen else ""
 

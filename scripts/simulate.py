@@ -365,8 +365,8 @@ def simulate(parts, runs):
     "The parts that were asked for, each as it is recorded"
     gate = {
         "gate errors": lambda: gate_errors(runs),
-        "gate power": lambda: gate_power(runs // 20),
-        "gate slices": lambda: gate_slices(runs // 20),
+        "gate power": lambda: gate_power(runs // 5),
+        "gate slices": lambda: gate_slices(runs // 5),
         "gate creep": lambda: {"without the best": creep(False), "with the best": creep(True)},
     }
     for part in [p for p in parts if p in gate]:
@@ -375,15 +375,18 @@ def simulate(parts, runs):
         rows, fitted, contract = people()
         world = World(rows, fitted, contract)
         if "drift errors" in parts:
-            yield "drift errors", drift_errors(world, max(runs * 3 // 100, 1))
+            yield "drift errors", drift_errors(world, max(runs // 4, 1))
         if "drift power" in parts:
-            yield "drift power", drift_power(rows, fitted, contract, world, max(runs // 200, 1))
+            yield "drift power", drift_power(rows, fitted, contract, world, max(runs // 20, 1))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--runs", type=int, default=2_000, help="pairs of models a case; 3 %% of it are years, 0.5 %% shifts"
+        "--runs",
+        type=int,
+        default=2_000,
+        help="pairs of models a case; a fifth of it for power, a quarter are years, a twentieth shifts",
     )
     parser.add_argument("--only", choices=PARTS, help="one part; the others stay as recorded")
     parser.add_argument("--record", type=Path, default=RECORD)

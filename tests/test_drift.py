@@ -105,6 +105,32 @@ def test_the_share_that_moved_is_named(moved, column, about):
     assert first.column == column and first.about.startswith(about) and abs(first.now - first.before) > 0.1
 
 
+@pytest.mark.parametrize("after", [1, 3, 12])
+def test_a_share_is_told_as_it_is_since_it_moved(after):
+    "However few of the last looks came after the move"
+    movement = found(RAIN, {"place": 0.7}, days=after).findings[0].movements[0]
+    told = movement.now if movement.about == "place is sea" else 1 - movement.now
+    assert movement.column == "place" and movement.lasts
+    assert abs(told - 0.7) < 3 * math.sqrt(0.7 * 0.3 / 200)  # of which at least one look's 200 rows tell
+
+
+def test_a_share_that_went_back_is_told_so():
+    moved = [day(RAIN, 200, [2, k], place=0.7) for k in range(4)]
+    quiet = [day(RAIN, 200, [1, k]) for k in range(10)]
+    seen = drift(reference_for(RAIN), RAIN, [*quiet, *moved, *quiet], RULES).findings[0]
+    assert seen.moved and seen.since == 11 and seen.text.endswith("no longer show it")
+    assert seen.movements[0].about == "place is hill" and not seen.movements[0].lasts
+    assert abs(seen.movements[0].now - 0.7) < 3 * math.sqrt(0.7 * 0.3 / 1400)
+
+
+def test_looks_that_bring_no_truth_leave_what_was_told_of_it():
+    turned = [day(RAIN, 200, [2, k], turned=0.4) for k in range(10)]
+    silent = [Day(d.rows, d.answers) for d in (day(RAIN, 50, [3, k]) for k in range(9))]
+    reference = reference_for(RAIN)
+    before, after = (drift(reference, RAIN, days, RULES).findings for days in (turned, [*turned, *silent]))
+    assert after[3].movements[0].now == before[3].movements[0].now > after[3].movements[0].before
+
+
 def test_a_level_never_seen_is_found_as_new():
     reference = reference_for(RAIN)
     given, answers, _ = world(RAIN, 300, 1)

@@ -84,10 +84,14 @@ def send(service, settings, rows, monday):
     assert {one["state"] for one in ask(service.url, "/feedback", told)} == {"stored"}
     journal = sqlite3.connect(settings.root / "journal" / "journal.db", timeout=30, isolation_level=None)
     for _ in range(100):
-        [(there,)] = journal.execute("select count(*) from predictions where id >= ?", [min(a["id"] for a in answers)])
-        if there >= len(answers):
+        [(there,)] = journal.execute(
+            "select count(*) from predictions where id in (select value from json_each(?))",
+            [json.dumps([a["id"] for a in answers])],
+        )
+        if there == len(answers):
             break
         time.sleep(0.1)
+    assert there == len(answers)
     dated = []
     for number, answer in enumerate(answers):
         moment = int(1000 * (monday + WEEK * (number + 0.5) / len(answers)))
