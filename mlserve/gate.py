@@ -21,7 +21,7 @@ from .settings import Gate
 
 # %% ../nbs/21_gate.ipynb #72402560
 PROMOTE, HOLD, MORE = "promote", "hold", "not enough data"
-UNJUDGED = "not judged"  # Of a slice with too few rows: holds nobody up, and vouches for nobody
+UNJUDGED = "not judged"  # Too few rows, or a best model that cannot answer: holds nobody up, vouches for nobody
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Verdict:
     reasons: tuple[Reason, ...]  # All that was checked, in order
     rows: int  # That judged both
     needed: int | None = None  # Held-out rows that would be enough, where these are not
+    best: str = ""  # Version that did best on these rows, of the one in service and the best before it
 
     def __bool__(self) -> bool:
         return self.decision == PROMOTE

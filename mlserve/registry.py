@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBER', 'VERSION', 'TAG', 'NOTE', 'FORMAT', 'RegistryError', 'NoRepository', 'UnknownVersion', 'git', 'locked',
            'Event', 'read_events', 'by_number', 'released', 'in_service', 'served_on', 'line', 'register', 'tracked_at',
-           'Promotion', 'promote', 'before', 'rollback']
+           'Promotion', 'promote', 'chain', 'before', 'rollback']
 
 # %% ../nbs/23_registry.ipynb #3637cba8
 import fcntl
@@ -372,17 +372,26 @@ def _tag_or_back(root: Path, store: Objects | None, made: Event, was: Pointer | 
         raise
 
 # %% ../nbs/23_registry.ipynb #2264d237
+def chain(
+    events: Iterable[Event],  # Of one model
+    stage: str,  # Such as prod
+) -> list[str]:  # Versions, from the first to the one in service
+    "What was put into a stage one after the other, without what was rolled back"
+    versions: list[str] = []
+    for event in events:
+        if event.stage == stage and not event.undone:
+            known = versions.index(event.version) if event.version in versions else len(versions)
+            versions[known:] = [event.version]
+    return versions
+
+
 def before(
     events: Iterable[Event],  # Of one model
     stage: str,  # Such as prod
 ) -> str:  # Version; empty if there is none
     "What a rollback returns to"
-    stack: list[str] = []
-    for event in events:
-        if event.stage == stage and not event.undone:
-            known = stack.index(event.version) if event.version in stack else len(stack)
-            stack[known:] = [event.version]
-    return stack[-2] if len(stack) > 1 else ""
+    versions = chain(events, stage)
+    return versions[-2] if len(versions) > 1 else ""
 
 
 def rollback(

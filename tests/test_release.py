@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from mlserve import release as module
-from mlserve.bundle import read_bundle
+from mlserve.bundle import Manifest, dump, read_bundle, unreleased, write_bundle
+from mlserve.contract import to_json
+from mlserve.data import make_table
+from mlserve.lineage import lineage_files
+from mlserve.persist import dump_pipeline
+from mlserve.recipe import Params, find_recipe
 from mlserve.registry import NoRepository, git, promote, read_events, released, rollback, tracked_at
-from mlserve.release import STEPS, ReleaseError, recover, release
+from mlserve.release import STEPS, ReleaseError, best_before, recover, release
 from mlserve.retrain import train
 from mlserve.settings import Gate, load_settings
 from mlserve.store import StoreError, check_objects, find_remote, manifest_digest, object_path, open_store, read_dvc
+from mlserve.train import fit
 from tests.conftest import MLSERVE, environment, make_project, mlserve
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library that DVC uses
@@ -32,12 +38,9 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def project(trained, tmp_path, monkeypatch):
-    "A wine project in git and DVC, trained, and nothing released"
-    root = shutil.copytree(trained, tmp_path / "wine")
-    (root / ".gitignore").write_text("/models/*\n!/models/*.dvc\n/store/\n/cache/\n")
-    (root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 1.0\n")
+def begin(root, monkeypatch):
+    "Put a project into git and DVC"
+    (root / ".gitignore").write_text("/models/*\n!/models/*.dvc\n/store/\n/cache/\n__pycache__/\n")
     (root / ".dvc").mkdir()
     (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     config = "[core]\n    analytics = false\n    remote = r\n['remote \"r\"']\n    url = ../store\n    verify = true\n"
@@ -48,6 +51,14 @@ def project(trained, tmp_path, monkeypatch):
     git(root, "config", "user.email", "ada@example.org")
     git(root, "add", ".")
     git(root, "commit", "-qm", "Begin")
+
+
+@pytest.fixture
+def project(trained, tmp_path, monkeypatch):
+    "A wine project in git and DVC, trained, and nothing released"
+    root = shutil.copytree(trained, tmp_path / "wine")
+    (root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 1.0\n")
+    begin(root, monkeypatch)
     return replace(load_settings(root, environ={}), gate=LENIENT)
 
 
@@ -256,3 +267,89 @@ def test_what_doctor_says_of_collecting_garbage_is_so(project):
     assert "-w -T -c" in told and collect("-T").returncode == 0
     lost = collect()
     assert lost.returncode == 8 and "wine@v1.0.0" in lost.stdout and "missing" in lost.stdout
+
+
+SLIDING = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from mlserve.recipe import Recipe
+
+
+def load(folder):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=10_000)
+    return pd.DataFrame({"x": x, "y": x + rng.normal(0, 0.3, 10_000)})
+
+
+def build(alpha=0.0):
+    return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
+
+
+recipe = Recipe(name="sliding", task="regression", target="y", load=load, build=build)
+"""
+
+
+@pytest.fixture
+def sliding(tmp_path, monkeypatch):
+    "What trains, releases and promotes a model whose coefficient is too small by a share"
+    (tmp_path / "sliding.py").write_text(SLIDING)
+    (tmp_path / "settings.ini").write_text("[model]\nrecipe = sliding:recipe\n")
+    begin(tmp_path, monkeypatch)
+    settings = load_settings(tmp_path, environ={})
+
+    recipe = find_recipe(settings.model.recipe, tmp_path)
+    table = make_table(recipe, recipe.load(tmp_path), 0.2)
+
+    def step(short):  # a bundle without what no release reads: plots, plan, probe
+        params = Params(pipeline={"alpha": 8000 * short / (1 - short)})
+        fitted = fit(recipe, table, params, settings.model.recipe)
+        files = {"contract.json": dump(to_json(table.contract)), "pipeline.skops": dump_pipeline(fitted.pipeline)}
+        files |= lineage_files(recipe, table, params, fitted.pipeline, 0)
+        manifest = Manifest("sliding", unreleased(files), "sklearn", fitted.lineage, {})
+        write_bundle(tmp_path / "models" / "sliding", manifest, {**files, "model_card.md": b"# A slide"})
+        done = release(settings)
+        if done.done == "released":
+            promote(settings, None, "sliding", done.version, "prod")
+        return done
+
+    return settings, step
+
+
+def best(settings):
+    return [e.notes.get("Best") for e in released(read_events(settings.root, "sliding")).values()]
+
+
+def test_a_slide_of_small_losses_is_stopped_by_the_best_model_before(sliding):
+    settings, step = sliding
+    # each is 1.5 percent worse than the one before, and 3 are allowed
+    *slid, stopped = [step(short) for short in (0.0, 0.052, 0.074, 0.091)]
+    assert [s.done for s in slid] == ["released"] * 3 and stopped.done == "hold"
+    assert {r.rule for r in stopped.verdict.reasons if r.decision == "hold"} == {"best"}
+    assert "against the best model so far" in stopped.why
+    assert set(best(settings)[1:]) == {"1.0.0"}  # it is not forgotten
+    again = step(0.0)
+    assert again.done == step(0.03).done == "released"
+    assert best(settings)[-2:] == ["1.0.0", again.version]  # as good as the first on these rows, and newer
+
+
+def test_a_best_model_that_was_rolled_back_or_is_gone_holds_nobody_up(sliding):
+    settings, step = sliding
+    for short in (0.06, 0.0, 0.05):  # the second is the best
+        last = step(short)
+    assert best_before(settings, "sliding").version == last.verdict.best == "1.0.1"
+    for _ in range(2):
+        rollback(settings, None, "sliding", "prod", "its answers surprised")
+    assert best_before(settings, "sliding") is None
+    promote(settings, None, "sliding", "1.0.1", "prod")
+    promote(settings, None, "sliding", "1.0.2", "prod")
+    tracked = tracked_at(settings, best_before(settings, "sliding"))
+    for cache in (settings.root / ".dvc" / "cache", settings.root / "store"):
+        (cache / object_path(tracked.md5)).unlink()
+    shutil.rmtree(settings.path(settings.store.cache))
+    again = step(0.055)
+    (reason,) = (r for r in again.verdict.reasons if r.rule == "best")
+    assert again.done == "released" and again.verdict.best == "1.0.2"
+    assert (reason.decision, "is not in the store" in reason.text) == ("not judged", True)
