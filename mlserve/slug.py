@@ -24,6 +24,7 @@ from urllib.request import urlopen
 from .archive import slug_files, tarball, unpack
 from .bundle import Bundle, find_bundle, read_bundle
 from .errors import MlserveError
+from .follow import meant, pinned
 from .score import check_probe, load_model
 from .settings import Settings
 from .settings import Slug as Budget
@@ -320,21 +321,19 @@ def from_store(
     settings: Settings,  # Where the store is, and which model is meant
     tell: Tell = lambda more: None,  # Told how many more bytes have come
 ) -> Bundle | None:  # Where it is served from; None where there is no store, or nothing in service there
-    "Fetch the model that is in service"
-    models = settings.path(settings.model.folder)
-    names = [settings.model.name] if settings.model.name else sorted(p.stem for p in models.glob("*.dvc"))
+    "Fetch the model that is in service; where nothing was promoted and none was brought along, the one of DVC's files"
     try:
         store = open_store(find_remote(settings), settings.store.wait)
     except NoStore:
         return None
-    if len(names) != 1:
-        raise NoSlug("it is not clear which model is meant; set MLSERVE_MODEL_NAME")
-    pointer = read_pointer(store, names[0], settings.registry.stage, settings.store.tries)
-    if pointer is None:
+    name = meant(settings)
+    folder = settings.path(settings.model.folder / name)
+    pointer = read_pointer(store, name, settings.registry.stage, settings.store.tries)
+    tracked = pointer.tracked if pointer else None if folder.is_dir() else pinned(settings, name)
+    if tracked is None:
         return None
     cache, limits = settings.path(settings.store.cache), Limits.of(settings.store)
-    fetched = fetch(store, pointer.tracked, cache, pointer.manifest, limits, tell)
-    return place(fetched, models / names[0])
+    return place(fetch(store, tracked, cache, pointer.manifest if pointer else "", limits, tell), folder)
 
 
 def bake(

@@ -73,6 +73,32 @@ def mlserve(folder, *args, **env):
     return subprocess.run(command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture(scope="session")
+def s3():
+    "Address of an S3 server that knows one bucket"
+    code = (
+        "import socket; from moto.server import ThreadedMotoServer as S; import boto3, sys;"
+        "s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start(); h, p = s.get_host_and_port();"
+        "boto3.client('s3', endpoint_url=f'http://127.0.0.1:{p}', region_name='us-east-1').create_bucket(Bucket='models');"
+        "print('PORT', p, flush=True); sys.stdin.read()"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(**keys),
+        text=True,
+    )
+    for line in server.stdout:
+        if line.startswith("PORT"):
+            break
+    yield f"http://127.0.0.1:{line.split()[1]}"
+    server.kill()
+    server.communicate()
+
+
 class Service:
     "A running service"
 

@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 def stand_in(folder, *faults):
     "The stand-in, listening"
     heroku = Heroku(folder, faults)
-    thread = threading.Thread(target=heroku.server.serve_forever, daemon=True)
+    thread = threading.Thread(target=heroku.server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield heroku

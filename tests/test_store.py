@@ -127,32 +127,6 @@ def web(tmp_path):
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    "Address of an S3 server that knows one bucket"
-    code = (
-        "import socket; from moto.server import ThreadedMotoServer as S; import boto3, sys;"
-        "s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start(); h, p = s.get_host_and_port();"
-        "boto3.client('s3', endpoint_url=f'http://127.0.0.1:{p}', region_name='us-east-1').create_bucket(Bucket='models');"
-        "print('PORT', p, flush=True); sys.stdin.read()"
-    )
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    server = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(**keys),
-        text=True,
-    )
-    for line in server.stdout:
-        if line.startswith("PORT"):
-            break
-    yield f"http://127.0.0.1:{line.split()[1]}"
-    server.kill()
-    server.communicate()
-
-
 @pytest.fixture(params=["folder", "http", "s3"])
 def place_of(request, tmp_path):
     "(address as DVC writes it, options) of each kind of store"
