@@ -317,9 +317,9 @@ def feedback(
     from mlserve.feedback import keep_file
 
     settings = load_settings()
-    output = read_bundle(_bundle_folder(model)).contract.output
+    bundle = read_bundle(_bundle_folder(model))
     with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
-        kept = keep_file(journal, file, output)
+        kept = keep_file(journal, file, bundle.manifest.name, bundle.contract.output)
     say(", ".join(f"{count:,} {state}" for state, count in kept.items()), kept, json_)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .database import PATIENCE, Database, NoDatabase, migrate, put_truths
+from .database import PATIENCE, Database, NoDatabase, Truth, migrate, put_truths
 
 # %% ../nbs/30_commit.ipynb #b45eb80f
 LONGEST_PAUSE = 30.0  # Seconds between two tries
@@ -82,7 +82,7 @@ MOST_TOGETHER = 1_000  # Truths in one commit, unless one caller brings more
 MOST_WAITING = 20_000  # Truths beyond which a caller is sent away
 LONGEST_WAIT = 3 * PATIENCE  # Seconds after which a caller is told to come back
 
-Truths = Sequence[tuple[str, Any]]  # (id of an answer, what is true)
+Truths = Sequence[Truth]  # What turned out to be true
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Committer:
     async def commit(
         self,
         truths: Truths,  # To be kept for good
-    ) -> list[str]:  # For each: stored, corrected or repeated
+    ) -> list[str]:  # For each: stored, corrected, repeated or outdated
         "Come back when it is on the disk; raises NoDatabase when it may not be"
         if not truths:
             return []

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EARLIEST', 'SKEW', 'SQLITE', 'POSTGRESQL', 'PATIENCE', 'MIGRATIONS', 'PREDICTIONS', 'SHADOWS', 'MODELS', 'CHUNK',
-           'STATES', 'PAGE', 'Decoded', 'new_id', 'first_id', 'moment_of', 'is_id', 'Dialect', 'NoDatabase', 'NoDriver',
-           'BadUrl', 'Database', 'open_file', 'check_url', 'open_url', 'migrate', 'open_journal', 'insert',
-           'put_truths', 'Entry', 'read', 'decoder', 'public', 'forget']
+           'STATES', 'Truth', 'PAGE', 'Decoded', 'new_id', 'first_id', 'moment_of', 'is_id', 'is_moment', 'Dialect',
+           'NoDatabase', 'NoDriver', 'BadUrl', 'Database', 'open_file', 'check_url', 'open_url', 'migrate',
+           'open_journal', 'insert', 'put_truths', 'Entry', 'read', 'served', 'decoder', 'public', 'forget']
 
 # %% ../nbs/29_database.ipynb #e88b02f8
 import json
@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from .contract import Contract, Row, from_json
+from .contract import Contract, Output, Row, from_json
 from .errors import MlserveError
 
 # %% ../nbs/29_database.ipynb #ac065d07
@@ -72,7 +72,14 @@ def is_id(
     "Could an answer have this id?"
     if not isinstance(given, str) or len(given) != 32 or not set(given) <= set("0123456789abcdef"):
         return False
-    return EARLIEST <= int(given[:12], 16) <= time.time() * 1000 + SKEW
+    return is_moment(int(given[:12], 16))
+
+
+def is_moment(
+    given: int | None,  # Milliseconds since 1970; none where there is no number
+) -> bool:  # From 2020 on, and not in the future
+    "Could something have been answered or said then?"
+    return given is not None and EARLIEST <= given <= time.time() * 1000 + SKEW
 
 # %% ../nbs/29_database.ipynb #242dde79
 @dataclass(frozen=True)
@@ -263,6 +270,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "create table shadows (id {id}, model text, version text, answer text not null, "
         "primary key (id, model, version)) {keyed}",
     ),
+    ("alter table feedback add column said bigint not null default 0",),
 )
 
 
@@ -318,44 +326,59 @@ def _text(value: Any) -> str:
     return to_json(value, inf_nan_mode="null").decode()
 
 # %% ../nbs/29_database.ipynb #eb3798b9
-STATES = ("stored", "corrected", "repeated")
+STATES = ("stored", "corrected", "repeated", "outdated")
+Truth = tuple[str, Any] | tuple[str, Any, int | None]  # (id of an answer, a class or a number, when it was said)
 
 
 def put_truths(
     database: Database,  # With the tables
-    truths: Sequence[tuple[str, Any]],  # (id of an answer, what is true: a class, or a number)
+    truths: Sequence[Truth],  # What is true, and when that was said, in milliseconds; now, if not given
 ) -> list[str]:  # For each, one of STATES
     "Write what turned out to be true; within a transaction"
-    states = [""] * len(truths)
-    waiting = list(enumerate(truths))
+    states, now = [""] * len(truths), time.time_ns() // 1_000_000
+    waiting = [(number, (id_, truth, (*said, None)[0] or now)) for number, (id_, truth, *said) in enumerate(truths)]
     while waiting:  # one statement takes an id once; whoever names it again waits for the next
-        now: dict[str, tuple[int, Any]] = {}
-        later = []
-        for number, (id_, truth) in waiting:
-            if id_ in now:
-                later.append((number, (id_, truth)))
-            else:
-                now[id_] = number, truth
-        revisions = _put_once(database, {id_: truth for id_, (_, truth) in now.items()})
-        for id_, (number, _) in now.items():
-            states[number] = "repeated" if id_ not in revisions else "corrected" if revisions[id_] else "stored"
-        waiting = later
+        first: dict[str, tuple[int, tuple[str, Any, int]]] = {}
+        for number, one in waiting:
+            first.setdefault(one[0], (number, one))
+        found = _put_once(database, {id_: one for id_, (_, one) in first.items()}, now)
+        for id_, (number, _) in first.items():
+            states[number] = found[id_]
+        waiting = [(number, one) for number, one in waiting if first[one[0]][0] != number]
     return states
 
 
-def _put_once(database: Database, truths: dict[str, Any]) -> dict[str, int]:
-    "The revision of each truth that was new"
-    dialect, at = database.dialect, time.time_ns() // 1_000_000
+def _put_once(database: Database, truths: dict[str, tuple[str, Any, int]], now: int) -> dict[str, str]:
+    "What became of each"
+    part = database.dialect.item.format
     sql = (
-        f"insert into feedback (id, truth, at, revision) "
-        f"select {dialect.item.format(0)}, {dialect.item.format(1)}, cast({dialect.item.format(2)} as bigint), 0 "
-        f"from {dialect.each} where true on conflict (id) do update "
-        "set truth = excluded.truth, at = excluded.at, revision = feedback.revision + 1 "
-        "where feedback.truth <> excluded.truth returning id, revision"
+        f"insert into feedback (id, truth, said, at, revision) "
+        f"select {part(0)}, {part(1)}, cast({part(2)} as bigint), {now}, 0 "
+        f"from {database.dialect.each} where true on conflict (id) do update set truth = excluded.truth, "
+        "said = case when excluded.said > feedback.said then excluded.said else feedback.said end, "
+        "at = excluded.at, revision = feedback.revision + 1 where feedback.truth <> excluded.truth "
+        f"and (excluded.said >= feedback.said or excluded.said = {now}) returning id, revision"
     )
     # in the order of ids, so that two who write the same rows wait for each other instead of for ever
-    rows = [[id_, json.dumps(truths[id_]), at] for id_ in sorted(truths)]
-    return {id_: revision for id_, revision in database.run(sql, json.dumps(rows))}
+    rows = [[id_, json.dumps(truth), said] for id_, truth, said in sorted(truths.values(), key=lambda one: one[0])]
+    found = {id_: "corrected" if revision else "stored" for id_, revision in database.run(sql, json.dumps(rows))}
+    return found | _again(database, [row for row in rows if row[0] not in found])
+
+
+def _again(database: Database, rows: list[list[Any]]) -> dict[str, str]:
+    "What became of truths that changed nothing"
+    if not rows:
+        return {}
+    part = database.dialect.item.format
+    told = (
+        f"(select {part(0)} as id, {part(1)} as truth, cast({part(2)} as bigint) as said from {database.dialect.each})"
+    )
+    same = f"from {told} as told where told.id = feedback.id and told.truth = feedback.truth"
+    database.run(f"update feedback set said = told.said {same} and told.said > feedback.said", json.dumps(rows))
+    repeated = {
+        id_ for (id_,) in database.run(f"select id from feedback where exists (select 1 {same})", json.dumps(rows))
+    }
+    return {id_: "repeated" if id_ in repeated else "outdated" for id_, _, _ in rows}
 
 # %% ../nbs/29_database.ipynb #1878b5d2
 PAGE = 5_000  # Rows in memory at once
@@ -408,6 +431,16 @@ def read(
 def _contract(database: Database, model: str, version: str) -> Contract:
     [(stored,)] = database.run("select contract from models where model = ? and version = ?", model, version)
     return from_json(json.loads(stored))
+
+
+def served(
+    database: Database,  # With the tables
+    model: str,  # Name of the model
+) -> tuple[Output, ...]:  # Each once
+    "What the versions can say that have answered"
+    stored = database.run("select contract from models where model = ?", model)
+    outputs = [from_json(json.loads(contract)).output for (contract,) in stored]
+    return tuple({repr(output): output for output in outputs}.values())  # True is not 1
 
 
 Decoded = tuple[Row, Any, tuple[float, ...]]

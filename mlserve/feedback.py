@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,22 @@ from fastapi import FastAPI, Request, Response
 from .app import NotFound, Service, is_json
 from .bodies import UnsupportedMediaType
 from .contract import Output
-from .database import Database, is_id, put_truths
+from .database import STATES, Database, Truth, is_id, is_moment, put_truths, served
 from .errors import FieldError, InvalidRows, MlserveError
+from .journal import Journal
+from .score import Model
 from .wire import read_json, write_json
 
 # %% ../nbs/33_feedback.ipynb #466637ed
+def _moment(at: object) -> int | None:
+    "Milliseconds since 1970; none where it is no moment"
+    try:
+        moment = datetime.fromisoformat(at)  # type: ignore[arg-type] # which is refused
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def _problem(output: Output, given: object) -> tuple[str | None, str] | None:
     "The field that is wrong and why"
     key = "label" if output.classes else "value"
@@ -31,10 +43,12 @@ def _problem(output: Output, given: object) -> tuple[str | None, str] | None:
     for name in ("id", key):
         if name not in given:
             return name, f"{name} is missing"
-    if unknown := sorted(map(str, given.keys() - {"id", key})):
-        return unknown[0][:100], f"{unknown[0][:100]!a} is not part of feedback; send id and {key}"
+    if unknown := sorted(map(str, given.keys() - {"id", key, "at"})):
+        return unknown[0][:100], f"{unknown[0][:100]!a} is not part of feedback; send id, {key} and, if known, at"
     if not is_id(given["id"]):
         return "id", "id is not the id of an answer; send the one that came with it"
+    if "at" in given and not is_moment(_moment(given["at"])):
+        return "at", "at must be the time of the statement, such as 2026-03-01T12:00:00Z, and not in the future"
     problem = _bad_truth(output, given[key])
     return (key, problem) if problem else None
 
@@ -53,7 +67,7 @@ def _bad_truth(output: Output, truth: object) -> str | None:
 class Sorted:
     "Feedback that can be kept, and what is wrong with the rest"
 
-    truths: Mapping[int, tuple[str, Any]]  # Number of the item -> (id of the answer, what is true)
+    truths: Mapping[int, Truth]  # By the number of the item
     errors: Mapping[int, FieldError]  # Number of the item -> the first thing wrong with it
 
 
@@ -61,18 +75,30 @@ def sort_feedback(
     output: Output,  # Of the model's contract
     given: Sequence[object],  # As it arrived
     single: bool = False,  # Was one sent, so that its number says nothing?
+    others: Sequence[Output] = (),  # Of other versions
 ) -> Sorted:  # What can be kept
     "Check each item by itself"
-    truths, errors = {}, {}
+    truths: dict[int, Truth] = {}
+    errors = {}
     for number, item in enumerate(given):
-        if problem := _problem(output, item):
+        problem = _problem(output, item)
+        if problem and all(_problem(other, item) for other in others):
             errors[number] = FieldError(*problem, None if single else number)
         else:
             assert isinstance(item, Mapping)
-            truths[number] = item["id"], item["label" if output.classes else "value"]
+            said = _moment(item["at"]) if "at" in item else None
+            truths[number] = item["id"], item["label" if "label" in item else "value"], said
     return Sorted(truths, errors)
 
 # %% ../nbs/33_feedback.ipynb #523abc12
+async def _sorted(model: Model, journal: Journal, given: Sequence[object], single: bool) -> Sorted:
+    "Look at other versions only where this one does not know a class"
+    found = sort_feedback(model.contract.output, given, single)
+    if not any(error.field in ("label", "value") for error in found.errors.values()):
+        return found
+    return sort_feedback(model.contract.output, given, single, await journal.served(model.name))
+
+
 async def take_feedback(
     service: Service,  # With a journal
     request: Request,  # With one or a list
@@ -84,14 +110,14 @@ async def take_feedback(
         raise UnsupportedMediaType("send feedback as JSON with the header content-type: application/json")
     given = read_json(await request.body())
     single = not isinstance(given, list)
-    found = sort_feedback(service.model.contract.output, [given] if single else given, single)
+    found = await _sorted(service.model, service.journal, [given] if single else given, single)
     service.journal.feedback["refused"][0] += len(found.errors)
     if found.errors and not found.truths:
         raise InvalidRows(tuple(found.errors.values()))
     states = await service.journal.keep(list(found.truths.values()))
     told: dict[int, Any] = {
-        number: {"id": id_, "state": state}
-        for (number, (id_, _)), state in zip(found.truths.items(), states, strict=True)
+        number: {"id": truth[0], "state": state}
+        for (number, truth), state in zip(found.truths.items(), states, strict=True)
     }
     for number, error in found.errors.items():
         told[number] = {"state": "refused", "field": error.field, "message": error.message}
@@ -108,6 +134,11 @@ _ONE = {
             "description": "the true class, one of those of GET /model",
         },
         "value": {"type": "number", "description": "the true value, where the model predicts a number"},
+        "at": {
+            "type": "string",
+            "format": "date-time",
+            "description": "when that was known; of several statements the newest stands",
+        },
     },
     "required": ["id"],
     "additionalProperties": False,
@@ -116,7 +147,7 @@ _TOLD = {
     "type": "object",
     "properties": {
         "id": {"type": "string"},
-        "state": {"enum": ["stored", "corrected", "repeated", "refused"]},
+        "state": {"enum": ["stored", "corrected", "repeated", "outdated", "refused"]},
         "field": {"type": ["string", "null"], "description": "what is wrong with an item that was refused"},
         "message": {"type": "string", "description": "why it was refused"},
     },
@@ -153,7 +184,7 @@ class BadFeedback(MlserveError):
 
 def read_feedback(
     path: Path,  # JSON lines or CSV
-    output: Output,  # Of the model's contract
+    outputs: Sequence[Output],  # Of the model's versions
 ) -> list[Any]:  # As callers of the service would send it
     "Read a file of feedback"
     try:
@@ -161,15 +192,16 @@ def read_feedback(
     except (OSError, UnicodeDecodeError):
         raise BadFeedback(f"{path.name} cannot be read; give a file of JSON lines or CSV, in UTF-8") from None
     if path.suffix.lower() == ".csv":
-        return [_typed(output, row) for row in csv.DictReader(io.StringIO(text))]
+        return [_typed(outputs, row) for row in csv.DictReader(io.StringIO(text))]
     return [read_json(line.encode()) for line in text.splitlines() if line.strip()]
 
 
-def _typed(output: Output, row: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(outputs: Sequence[Output], row: Mapping[str, Any]) -> dict[str, Any]:
     "A row of CSV with its truth as what it stands for"
-    made = dict(row)
+    made = {name: value for name, value in row.items() if value or name != "at"}
     if "label" in made:
-        spelled = {str(known).lower() if isinstance(known, bool) else str(known): known for known in output.classes}
+        classes = [known for output in reversed(outputs) for known in output.classes]
+        spelled = {str(known).lower() if isinstance(known, bool) else str(known): known for known in classes}
         made["label"] = spelled.get(made["label"], made["label"])
     try:
         return made | {"value": float(made["value"])} if "value" in made else made
@@ -180,12 +212,14 @@ def _typed(output: Output, row: Mapping[str, Any]) -> dict[str, Any]:
 def keep_file(
     database: Database,  # Of the journal
     path: Path,  # JSON lines or CSV
+    model: str,  # Name
     output: Output,  # Of the model's contract
-) -> dict[str, int]:  # How many were stored, corrected, repeated
+) -> dict[str, int]:  # How many of each state
     "Keep a file of feedback, all of it or nothing"
-    found = sort_feedback(output, read_feedback(path, output))
+    others = served(database, model)
+    found = sort_feedback(output, read_feedback(path, [output, *others]), others=others)
     if found.errors:
         raise InvalidRows(tuple(found.errors.values()))
     with database.transaction():
         states = put_truths(database, list(found.truths.values()))
-    return {state: states.count(state) for state in ("stored", "corrected", "repeated")}
+    return {state: states.count(state) for state in STATES}

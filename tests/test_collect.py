@@ -53,9 +53,14 @@ def test_what_was_collected_is_learnt_from_once(projects, tmp_path, name):
         assert said.returncode == 0, said.stderr
         return json.loads(said.stdout)["rows"]
 
-    assert tell(dict.fromkeys(ids[:5], truth)) == {"stored": 5, "corrected": 0, "repeated": 0}
+    assert tell(dict.fromkeys(ids[:5], truth)) == {"stored": 5, "corrected": 0, "repeated": 0, "outdated": 0}
     assert (collect(), collect()) == (5, 0)
-    assert tell({ids[0]: other, ids[1]: truth, ids[7]: truth}) == {"stored": 1, "corrected": 1, "repeated": 1}
+    assert tell({ids[0]: other, ids[1]: truth, ids[7]: truth}) == {
+        "stored": 1,
+        "corrected": 1,
+        "repeated": 1,
+        "outdated": 0,
+    }
     assert (collect(), collect()) == (2, 0)
     after = load_table(recipe, settings)
     assert [f.kind for f in after.contract.fields] == [f.kind for f in before.contract.fields]
@@ -71,7 +76,7 @@ def test_dvc_remembers_what_was_collected(projects, tmp_path):
     bundle, ids = answered(folder, "wine", 2)
     file = tmp_path / "truth.csv"
     file.write_text("id,label\n" + "".join(f"{i},{bundle.contract.output.classes[0]}\n" for i in ids))
-    assert mlserve(folder, "feedback", file).stdout == "2 stored, 0 corrected, 0 repeated\n"
+    assert mlserve(folder, "feedback", file).stdout == "2 stored, 0 corrected, 0 repeated, 0 outdated\n"
     assert mlserve(folder, "collect").returncode == 0
     assert "md5" in (folder / "data/wine-increments.dvc").read_text()
 

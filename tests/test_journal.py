@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from mlserve.database import (
     open_url,
     put_truths,
     read,
+    served,
 )
 from mlserve.journal import Journal
 from mlserve.metrics import Metrics
@@ -117,6 +119,45 @@ def test_feedback_says_what_became_of_each(database):
     with database.transaction():
         said = put_truths(database, [(one, "yes"), (two, "no"), (one, "yes"), (one, "no"), (two, "no"), (one, "yes")])
     assert said == ["stored", "stored", "repeated", "corrected", "repeated", "corrected"]
+
+
+def test_the_newest_statement_stands_in_whatever_order_they_come(database):
+    one, two = new_id(), new_id()
+
+    def tell(*truths):
+        with database.transaction():
+            return put_truths(database, truths)
+
+    assert tell((one, "no", 1_000), (two, "no", 5_000)) == ["stored", "stored"]
+    assert tell((one, "yes", 3_000)) == ["corrected"]
+    assert tell((one, "no", 1_000), (one, "no", 2_999), (one, "yes", 3_000)) == ["outdated", "outdated", "repeated"]
+    assert tell((one, "yes", 9_000), (one, "no", 8_000)) == ["repeated", "outdated"]  # said again, and so later
+    assert tell((two, "yes", 4_000), (two, "yes", 6_000), (two, "no", 5_000)) == ["outdated", "corrected", "outdated"]
+    assert tell((one, "no"), (one, "yes")) == ["corrected", "corrected"]  # without a time, as they come
+    assert tell((one, "no", 10_000)) == ["outdated"]
+    stored = dict(database.run("select id, truth from feedback"))
+    assert {i: json.loads(t) for i, t in stored.items()} == {one: "yes", two: "yes"}
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(opened):
+    database = opened()
+    migrate(database, MIGRATIONS[:1])
+    database.run("insert into feedback (id, truth, at, revision) values (?, ?, 1, 0)", old := new_id(), '"no"')
+    assert migrate(database) == len(MIGRATIONS)
+    with database.transaction():
+        assert put_truths(database, [(old, "yes", 1_000), (old, "no", 500)]) == ["corrected", "outdated"]
+    database.run("insert into feedback (id, truth, at, revision) values (?, ?, 1, 0)", new_id(), '"no"')
+    database.close()
+
+
+def test_what_every_version_can_say_is_known(database):
+    fill(database, 1)
+    true = replace(CONTRACT, output=Output("binary", "y", (False, True), True))
+    one = replace(CONTRACT, output=Output("binary", "y", (0, 1), 1))
+    for version, contract in (("2", true), ("3", one), ("4", true)):
+        insert(database, "models", MODELS, [["census", version, json.dumps(to_json(contract))]])
+    assert sorted(repr(o.classes) for o in served(database, "census")) == ["('no', 'yes')", "(0, 1)", "(False, True)"]
+    assert served(database, "wine") == ()
 
 
 def test_what_is_too_old_or_too_much_goes(database):
@@ -413,6 +454,8 @@ BAD = {
     "a number": ({"id": "ID", "label": 1}, "label"),
     "null": ({"id": "ID", "label": None}, "label"),
     "of a regression": ({"id": "ID", "value": 1.0}, "label"),
+    "no time": ({"id": "ID", "label": ">50K", "at": 17}, "at"),
+    "the future": ({"id": "ID", "label": ">50K", "at": "2999-01-01T00:00:00Z"}, "at"),
     "more": ({"id": "ID", "label": ">50K", "by": "me"}, "by"),
 }
 
@@ -435,6 +478,24 @@ def test_of_a_list_the_good_is_kept_and_the_bad_is_told(client):
     assert answer.json()[1]["field"] == "label" and "rich" not in answer.json()[1]["message"]
     assert feedback(client, {**good, "label": "<=50K"}).json() == {"id": good["id"], "state": "corrected"}
     assert feedback(client, []).json() == []
+
+
+def test_late_feedback_may_name_a_class_of_an_older_version(census):
+    older = replace(CONTRACT, output=Output("multiclass", "income", ("<=50K", ">50K", "unknown")))
+    database = open_file(census / "journal" / "journal.db")
+    migrate(database)
+    insert(database, "models", MODELS, [["census", "0.9.0", json.dumps(to_json(older))]])
+    database.close()
+    service = Service(census, MLSERVE_SERVE_DRAIN=0.1)
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        one = {"id": new_id(), "label": "unknown", "at": "2026-03-02T10:00:00+01:00"}
+        assert feedback(client, one).json()["state"] == "stored"
+        assert feedback(client, {**one, "label": "rich"}).status_code == 422
+        assert (
+            feedback(client, {**one, "label": ">50K", "at": "2026-03-02T09:00:00.001Z"}).json()["state"] == "corrected"
+        )
+        assert feedback(client, one).json()["state"] == "outdated"  # a late retry changes nothing
+    service.stop()
 
 
 def test_feedback_is_json_and_stands_in_the_description(client):
