@@ -180,19 +180,22 @@ class Follower:
         self.followed, self.failed = followed, 0
         self.highest = major(service.model.version)
         self._looking = asyncio.Lock()
+        self.error: MlserveError | None = None
         if fault:
-            self._fail(fault)
+            self._fail(StoreError(fault))
 
     async def look(self) -> str:  # What keeps the service from the version it should have; empty if nothing does
         "Look once, and swap if there is something new"
         async with self._looking:
             try:
                 found = await beside(lambda: look(self.place, self.followed, self.highest, self.majors))
+            except NewMajor as error:
+                self._fail(error)
             except MlserveError as error:
-                self._fail(str(error))
+                self._fail(StoreError(str(error)))
             except Exception as error:
                 LOG.warning("the model in the store cannot be loaded: %s", type(error).__name__)
-                self._fail("the model in the store cannot be loaded; release it again")
+                self._fail(StoreError("the model in the store cannot be loaded; release it again"))
             else:
                 self._succeed(found)
         return self.service.faults.get("model", "")
@@ -202,11 +205,12 @@ class Follower:
         if self.bell:
             self.bell.touch()
             self.rung = ringing(self.bell)
-        if fault := await self.look():
-            raise StoreError(fault)
+        await self.look()
+        if self.error:
+            raise self.error
 
     def _succeed(self, found: tuple[Pointer, Model] | None) -> None:
-        self.failed = 0
+        self.failed, self.error = 0, None
         self.service.faults.pop("model", None)
         self._tell_behind(0.0)
         if found:
@@ -216,8 +220,8 @@ class Follower:
             self._count("done")
             LOG.warning("%s %s is in service now", model.name, model.version)
 
-    def _fail(self, why: str) -> None:
-        self.failed += 1
+    def _fail(self, error: MlserveError) -> None:
+        self.failed, self.error, why = self.failed + 1, error, str(error)
         self._tell_behind(1.0)
         if why != self.service.faults.get("model"):
             self.service.faults["model"] = why

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -197,6 +198,25 @@ def test_load_has_all_workers_look_at_once(tmp_path):
             return all('version="1.1.0"' in line for line in served)
 
         until(swapped, 5)
+
+
+def test_load_of_a_new_major_is_refused_and_says_how_to_allow_it(tmp_path):
+    key = "swap-key-of-the-test"
+    with following(tmp_path, workers=1, MLSERVE_FOLLOW_EVERY=600, MLSERVE_ACCESS_ADMIN_KEYS=key) as (service, shop):
+        load = Request(service.url + "/v2/repository/models/pay/load", b"", {"x-api-key": key})
+
+        def refused():
+            with pytest.raises(HTTPError) as error:
+                urlopen(load, timeout=10)
+            with error.value as answer:
+                return answer.code, json.loads(answer.read())
+
+        shop.promote(shop.release("2.0.0"))
+        status, told = refused()
+        assert status == 409 and "set majors = accept in [follow], or deploy it" in json.dumps(told)
+        shop.promote(shop.release("1.1.0", "corrupt"))
+        assert refused()[0] == 503
+        assert json.loads(get(service, "/health/ready"))["version"] == "1.0.0"
 
 
 def test_without_a_store_the_model_that_stands_here_is_served(tmp_path):
