@@ -115,8 +115,11 @@ def shape(schema: dict) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if "anyOf" in schema:
-        return " or ".join(map(shape, schema["anyOf"]))
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " or ".join(map(shape, schema[several]))
+    if "properties" in schema:
+        return f"object with {', '.join(map(code, schema['properties']))}"
     kind = schema.get("type", "any JSON")
     if kind == "array":
         return f"list of {shape(schema.get('items', {}))}"

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from .access import Door, access_of
 from .app import Draining, Service, create_app
 from .bundle import find_bundle
+from .dialects import describe_dialects
 from .feedback import add_feedback
 from .follow import Begun, Follower, beside, find_place, first_model
 from .guard import App, Guard
@@ -109,6 +110,7 @@ def create(
     add_open_inference(app, service)
     add_invocations(app, service)
     add_v1(app, service)
+    describe_dialects(service)
     if settings.follow.every:
         follow(service, settings, begun, measures.folder and measures.folder / "bell")
     elif measures.folder is None:  # one process cannot change the model of another

@@ -2,7 +2,9 @@
 
 import json
 import struct
+from collections import Counter
 
+import jsonschema
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
@@ -63,6 +65,52 @@ def infer(client, inputs, **more):
 def told(response):
     assert response.status_code == 200, response.text
     return {output["name"]: output["data"] for output in response.json()["outputs"]}
+
+
+# The description
+
+
+def examples_of(content):
+    "(name, media type, body) of each example"
+    for kind, told in content.items():
+        for name, case in told.get("examples", {}).items():
+            yield name, kind, case["value"]
+        if "example" in told:
+            yield "example", kind, told["example"]
+
+
+def test_each_example_of_the_description_fits_its_schema_and_is_answered(client):
+    model = model_of(client)
+    document = client.get("/openapi.json").json()
+    known = {"components": document["components"]}
+    posted = Counter()
+    for path, operations in document["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {})
+        for name, kind, body in examples_of(content):
+            if kind == "application/json":
+                jsonschema.Draft202012Validator({**content[kind]["schema"], **known}).validate(body)
+            sent = body if isinstance(body, str) else json.dumps(body)
+            url = path.replace("{model}", model["name"])
+            answer = client.post(url, content=sent, headers={"content-type": kind})
+            assert answer.status_code == 200, (path, name, answer.text)
+            told = operations["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+            jsonschema.Draft202012Validator({**told, **known}).validate(answer.json())
+            posted[path] += 1
+    v2 = 3 if {kind_of(schema) for schema in model["inputs"]["properties"].values()} <= {"integer", "number"} else 2
+    wanted = {"/predict": 3, "/v2/models/{model}/infer": v2, "/invocations": 5, "/v1/models/{model}:predict": 2}
+    assert posted == wanted
+
+
+def test_the_description_names_the_model_where_a_path_does(client):
+    document = client.get("/openapi.json").json()
+    named = [
+        (path, given["example"])
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        for given in operation.get("parameters", ())
+        if given["name"] == "model"
+    ]
+    assert len(named) >= 6 and {name for _, name in named} == {model_of(client)["name"]}
 
 
 # The same answer
