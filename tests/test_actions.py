@@ -48,7 +48,8 @@ def run(tmp_path):
         (stand_ins / name).write_text(text)
         (stand_ins / name).chmod(0o755)
     clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", ROOT, tmp_path / "hub.git"], check=True)
+    subprocess.run(["git", "clone", "-q", tmp_path / "hub.git", clone], check=True)
     subprocess.run(["git", "checkout", "-qB", "main"], cwd=clone, check=True)
     setup = (clone / ".github/workflows/ci.yml").read_text().split("actions/setup-python@")[1].split()[0]
 
@@ -116,4 +117,4 @@ def test_a_pull_request_deploys_nothing(run):
 def test_the_nightly_round_promotes_holds_and_fails(run, event, answer, code):
     ended, calls, said = run(event, "train", RETRAIN=answer)
     assert (ended != 0) == bool(code), said
-    assert [c.split()[1] for c in calls if c.startswith("mlserve")] == ["collect", "drift", "retrain"]
+    assert [c.split()[1] for c in calls if c.startswith("mlserve")] == ["slug", "collect", "drift", "retrain"]

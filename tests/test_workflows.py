@@ -96,6 +96,7 @@ esac
     [
         (0, 0, 0, "A new model was made."),
         (10, 10, 0, "held back"),
+        (12, 12, 0, "nothing to do"),
         (0, 11, 0, "not enough data"),
         (0, 12, 0, "nothing to do"),
         (0, 6, 6, None),
@@ -116,9 +117,9 @@ def test_the_nightly_round_says_what_came_of_it(tmp_path, drift, code, rc, said)
     }
     done = subprocess.run([ROOT / ".ci/retrain"], cwd=tmp_path, env=environ, capture_output=True, text=True)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert done.returncode == rc and calls[:2] == ["collect", "drift"]
+    assert done.returncode == rc and calls[:3] == ["slug bake", "collect", "drift"]
     if said:
-        assert calls[2].startswith("retrain --report ") and calls[3].startswith(
+        assert calls[3].startswith("retrain --report ") and calls[4].startswith(
             "gh pr comment 7 --edit-last --create-if-none"
         )
         assert said in (tmp_path / "summary").read_text() == (tmp_path / "comment").read_text()
