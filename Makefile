@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,7 +60,7 @@ lessons: setup # every notebook, in process
 
 tests: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser tests
+	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser tests
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser
@@ -117,6 +117,12 @@ test-clients: setup ## Run the test against the clients of Triton and MLflow, in
 	test -x .venv-clients/bin/python || uv venv -q .venv-clients
 	uv pip install -q --python .venv-clients/bin/python 'tritonclient[http]' mlflow-skinny pandas scipy fastapi
 	pytest -q -m clients tests/test_clients.py
+
+test-ceph: setup ## Run the store's tests against Ceph's S3 gateway, which checks signatures (Debian; installed where root)
+	@command -v radosgw >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ceph-mon ceph-osd radosgw ceph-common >/dev/null; } \
+	  || { echo "Ceph was not found; install ceph-mon, ceph-osd, radosgw and ceph-common"; exit 1; }
+	pytest -q -m ceph tests/test_store.py
 
 chromium: # browser tests say why they skip where it cannot be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -22,7 +22,17 @@ from pathlib import Path
 from .bundle import NAME
 from .errors import MlserveError
 from .settings import Settings
-from .store import Objects, Pointer, StoreError, Tracked, check_objects, read_dvc, read_pointer, write_pointer
+from mlserve.store import (
+    ObjectDamaged,
+    Objects,
+    Pointer,
+    StoreError,
+    Tracked,
+    check_objects,
+    read_dvc,
+    read_pointer,
+    write_pointer,
+)
 
 # %% ../nbs/23_registry.ipynb #8c024b0d
 class RegistryError(MlserveError):
@@ -335,7 +345,7 @@ def promote(
         target, current = _find(events, name, version), in_service(events, stage)
         was = current.version if current else ""
         git(root, "var", "GIT_COMMITTER_IDENT")
-        pointer = read_pointer(store, name, stage) if store else None
+        pointer = _pointer_now(store, name, stage) if store else None
         if store and pointer and _ahead(pointer, events, version):
             _stage_tag(root, _resume(pointer, target))
             return Promotion(_tagged(root, name, pointer.tag), was, "completed")
@@ -346,6 +356,13 @@ def promote(
             _point(settings, store, made, target, pointer)
         _tag_or_back(root, store, made, pointer)
         return Promotion(_tagged(root, name, made.tag), was, "promoted")
+
+
+def _pointer_now(store: Objects, name: str, stage: str) -> Pointer | None:
+    try:
+        return read_pointer(store, name, stage)
+    except ObjectDamaged:  # is written anew
+        return None
 
 
 def _tagged(root: Path, name: str, tag: str) -> Event:

@@ -181,7 +181,9 @@ def _understood(path: str) -> Iterator[None]:
 
     try:
         yield
-    except (FileNotFoundError, obstore.NotFoundError):
+    except (FileNotFoundError, obstore.NotFoundError) as error:
+        if re.search("NoSuchBucket|ContainerNotFound", str(error)):
+            raise StoreRefused("the store has no such bucket; create it, or correct the address of the store") from None
         raise ObjectMissing(f"the store has no {path}; run `dvc push` where it is") from None
     except (obstore.PermissionDeniedError, obstore.UnauthenticatedError) as error:
         why = re.search(r"<Code>(\w+)</Code>", str(error))
@@ -221,11 +223,30 @@ class Cloud:
         expected: Callable[[bytes | None], bool],  # Is this (None: nothing) what may be replaced?
     ) -> None:
         "Replace an object, or nothing happens"
+        # Ceph does not know a tag again with the quotes that belong to it
+        if not any(self._swapped(path, data, expected, quotes) for quotes in ("", '"')):
+            raise PointerMoved(f"{path} was changed by somebody else")
+
+    def _swapped(self, path: str, data: bytes, expected: Callable[[bytes | None], bool], quotes: str) -> bool:
+        "Try it once; `quotes` are taken off the tag that must still be there"
+        now, mark = self._look(path)
+        if not expected(now):
+            return False
+        same = "create" if now is None else {name: value.strip(quotes) for name, value in mark.items()}
+        try:
+            self._put(path, data, same)
+        except PointerMoved:
+            return False
+        except StoreUnreachable:
+            now, _ = self._look(path)
+            if now != data and expected(now):  # neither we nor somebody else: it has failed
+                raise
+            return now == data
+        return True
+
+    def _put(self, path: str, data: bytes, mode: Any) -> None:
         import obstore
 
-        now, mode = self._look(path)
-        if not expected(now):
-            raise PointerMoved(f"{path} was changed by somebody else")
         with _understood(path):
             try:
                 obstore.put(self.store, path, data, mode=mode)
@@ -235,17 +256,17 @@ class Cloud:
         if self._look(path)[0] != data:
             raise PointerMoved(f"{path} was changed by somebody else")
 
-    def _look(self, path: str) -> tuple[bytes | None, Any]:
-        "What stands there, and the condition under which it may be replaced"
+    def _look(self, path: str) -> tuple[bytes | None, dict[str, str]]:
+        "What stands there, and its tag"
         import obstore
 
         try:
             with _understood(path):
                 found = obstore.get(self.store, path)
-                mark = {k: found.meta[k] for k in ("e_tag", "version") if found.meta[k]}
+                mark = {k: tag for k in ("e_tag", "version") if (tag := found.meta[k])}
                 return bytes(found.bytes()), mark
         except ObjectMissing:
-            return None, "create"
+            return None, {}
 
 # %% ../nbs/22_store.ipynb #f10c31bf
 def _aws_keys(options: Mapping[str, str]) -> dict[str, Any]:
@@ -677,15 +698,22 @@ def read_pointer(
         return None
 
 
+def _legible(data: bytes | None) -> Pointer | None:
+    try:
+        return _pointer(data)
+    except ObjectDamaged:
+        return None
+
+
 def write_pointer(
     store: Objects,  # To write to
     pointer: Pointer,  # What shall be in service
-    was: Pointer | None,  # What is, as it was read before
+    was: Pointer | None,  # What is, as it was read before; None also for what could not be read
 ) -> None:
     "Put another version into service, unless somebody else has in the meantime"
     path = pointer_path(pointer.name, pointer.stage)
     try:
-        store.swap(path, dump(asdict(pointer)), lambda now: _pointer(now) == was)
+        store.swap(path, dump(asdict(pointer)), lambda now: _legible(now) == was)
     except PointerMoved:
         raise PointerMoved(
             f"somebody else has moved {pointer.name}#{pointer.stage} in the meantime; run `git fetch --tags`, look at "

@@ -29,7 +29,7 @@ from mlserve.registry import (
     served_on,
 )
 from mlserve.settings import Settings
-from mlserve.store import Folder, PointerMoved, StoreError, object_path, read_pointer
+from mlserve.store import Folder, ObjectDamaged, PointerMoved, StoreError, object_path, pointer_path, read_pointer
 
 GTO = Path(sys.executable).with_name("gto")
 START = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp())
@@ -247,6 +247,17 @@ def test_a_version_with_a_damaged_object_is_not_promoted(stored):
         promote(project, store, "census", "1.1.0", "prod")
     assert read_pointer(store, "census", "prod").version == "1.0.0"
     assert in_service(read_events(project.root), "prod").version == "1.0.0"
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+def test_a_pointer_that_cannot_be_read_is_written_anew(stored, version):
+    project, store = stored
+    promote(project, store, "census", "1.0.0", "prod")
+    (store.root / pointer_path("census", "prod")).write_bytes(b'{"name": "cen')
+    with pytest.raises(ObjectDamaged, match="promote the version again"):
+        read_pointer(store, "census", "prod", tries=1)
+    promote(project, store, "census", version, "prod")
+    assert read_pointer(store, "census", "prod").version == version
 
 
 def test_a_promotion_killed_between_pointer_and_tag_is_completed(stored, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from hashlib import md5
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlserve.bundle import BadBundle, Lineage, Manifest, read_bundle, write_bund
 from mlserve.contract import Contract, Output, infer_field, to_json
 from mlserve.settings import Settings, Store
 from mlserve.store import (
+    Cloud,
     Limits,
     ObjectDamaged,
     ObjectMissing,
@@ -39,6 +41,7 @@ from mlserve.store import (
     read_pointer,
     write_pointer,
 )
+from tests.ceph import COMMANDS, serving
 from tests.conftest import environment
 
 ONCE = Limits(tries=1)
@@ -127,14 +130,36 @@ def web(tmp_path):
     thread.join()
 
 
-@pytest.fixture(params=["folder", "http", "s3"])
+@pytest.fixture(scope="module")
+def ceph(tmp_path_factory):
+    "Address of an S3 server that checks signatures, and knows the same bucket"
+    missing = [command for command in COMMANDS if not shutil.which(command)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} of Ceph not found; `make test-ceph` installs it on Debian, as root")
+    with serving(tmp_path_factory.mktemp("ceph"), "key", "secret") as address:
+        client(address).create_bucket(Bucket="models")
+        yield address
+
+
+def client(address):
+    import boto3
+
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=address, **keys)
+
+
+@pytest.fixture(params=["folder", "http", "s3", pytest.param("ceph", marks=pytest.mark.ceph)])
 def place_of(request, tmp_path):
     "(address as DVC writes it, options) of each kind of store"
     if request.param == "folder":
         return str(tmp_path / "remote"), {}
     if request.param == "http":
         return request.getfixturevalue("web")[1] + "/base", {"method": "PUT"}
-    keys = {"endpointurl": request.getfixturevalue("s3"), "access_key_id": "key", "secret_access_key": "secret"}
+    keys = {
+        "endpointurl": request.getfixturevalue(request.param),
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+    }
     return f"s3://models/{tmp_path.name}", keys | {"region": "us-east-1"}
 
 
@@ -394,3 +419,104 @@ def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
 
 def test_google_and_azure_stores_open():
     assert open_store(Remote("azure://models/x", {"account_name": "a", "account_key": "a2V5"}))
+
+
+def test_a_put_whose_answer_is_lost_has_happened_or_not(s3, tmp_path, monkeypatch):
+    options = {"endpointurl": s3, "access_key_id": "key", "secret_access_key": "secret"}
+    store, put = open_store(Remote(f"s3://models/{tmp_path.name}", options)), Cloud._put
+
+    def lost(who, written):
+        def then(self, path, data, mode):
+            if written:
+                put(self, path, written, mode)
+            raise StoreUnreachable(f"{who} hears nothing")
+
+        return then
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cloud, "_put", lost("the first", b"1"))
+        store.swap("p", b"1", lambda now: now is None)
+        patch.setattr(Cloud, "_put", lost("the second", b"2"))
+        with pytest.raises(PointerMoved):
+            store.swap("p", b"3", lambda now: now == b"1")
+        patch.setattr(Cloud, "_put", lost("the third", b""))
+        with pytest.raises(StoreUnreachable):
+            store.swap("p", b"3", lambda now: now == b"2")
+    store.swap("p", b"3", lambda now: now == b"2")
+    assert b"".join(store.pieces("p")) == b"3"
+
+
+# -- an S3 server that checks signatures and conditions
+
+
+@pytest.fixture
+def bucket(ceph, tmp_path):
+    "(a folder of it, options)"
+    options = {"endpointurl": ceph, "access_key_id": "key", "secret_access_key": "secret", "region": "us-east-1"}
+    return f"s3://models/{tmp_path.name}", options
+
+
+@pytest.mark.ceph
+def test_who_may_not_enter_is_told_why(bucket):
+    url, options = bucket
+    wrong = {
+        "SignatureDoesNotMatch": options | {"secret_access_key": "guessed"},
+        "InvalidAccessKeyId": options | {"access_key_id": "nobody"},
+        "AccessDenied": {"endpointurl": options["endpointurl"], "allow_anonymous_login": "true"},
+    }
+    for why, given in wrong.items():
+        with pytest.raises(StoreRefused, match=rf"refuses files/a \({why}\); check its credentials"):
+            list(open_store(Remote(url, given)).pieces("files/a"))
+    with pytest.raises(StoreRefused, match="no such bucket"):
+        list(open_store(Remote("s3://nowhere/x", options)).pieces("files/a"))
+
+
+@pytest.mark.ceph
+def test_a_flipped_byte_in_any_object_of_a_bucket_is_refused(bucket, ceph, tmp_path):
+    url, options = bucket
+    settings, tracked = dvc_project(tmp_path / "p", url, **options), {}
+    for version in ("1.0.0", "1.1.0"):
+        bundle(settings.root / "models" / "hours", version)
+        dvc(settings.root, "add", "-q", "models/hours")
+        dvc(settings.root, "push", "-q")
+        tracked[version] = read_dvc((settings.root / "models" / "hours.dvc").read_text())
+    store, cache, s3 = open_store(find_remote(settings)), tmp_path / "cache", client(ceph)
+    before, new = files(fetch(store, tracked["1.0.0"], cache).folder), tracked["1.1.0"]
+    for name in (new.md5, *(entry.md5 for entry in list_folder(store, new))):
+        at = {"Bucket": "models", "Key": f"{tmp_path.name}/{object_path(name)}"}
+        good = s3.get_object(**at)["Body"].read()
+        s3.put_object(**at, Body=good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(ObjectDamaged):
+            fetch(store, new, cache, limits=ONCE)
+        s3.put_object(**at, Body=good)
+    assert [p.name for p in cache.iterdir()] == [tracked["1.0.0"].md5.removesuffix(".dir")]
+    assert files(fetch(store, tracked["1.0.0"], cache).folder) == before
+    assert fetch(store, new, cache).manifest.version == "1.1.0"
+
+
+@pytest.mark.ceph
+@pytest.mark.parametrize("first", [True, False])
+def test_of_eight_who_move_a_pointer_at_once_one_wins_and_seven_are_told(bucket, first):
+    url, options = bucket
+    old = Pointer("hours", "prod", "1.0.0", "hours#prod#1", "0" * 32 + ".dir", "0" * 64, 1, "2026-01-01T00:00:00Z")
+    was, barrier, outcome = (None if first else old), threading.Barrier(8), {}
+    if was:
+        write_pointer(open_store(Remote(url, options)), was, None)
+
+    def move(number):
+        store, mine = open_store(Remote(url, options)), replace(old, version=f"2.{number}.0")
+        barrier.wait(timeout=20)
+        try:
+            write_pointer(store, mine, was)
+            outcome[number] = "won"
+        except PointerMoved:
+            outcome[number] = "told"
+
+    threads = [threading.Thread(target=move, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcome.values()) == ["told"] * 7 + ["won"]
+    winner = next(number for number, said in outcome.items() if said == "won")
+    assert read_pointer(open_store(Remote(url, options)), "hours", "prod").version == f"2.{winner}.0"
