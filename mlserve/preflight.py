@@ -335,6 +335,14 @@ def _keys(f: Facts) -> Trouble | None:
     return Trouble(f"{missing[0]} is not set, but its other half is; set both") if len(missing) == 1 else None
 
 
+@check("keys for predictions")
+def _predict_keys(f: Facts) -> Trouble | None:
+    set_ = f.settings.access
+    if set_.feedback_keys and not set_.predict_keys and not set_.admin_keys:
+        return Trouble("a key is set, but none for predictions, so nobody gets any; set MLSERVE_ACCESS_PREDICT_KEYS")
+    return None
+
+
 @check("way to the store")
 def _local_store(f: Facts) -> Trouble | None:
     try:

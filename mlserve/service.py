@@ -15,7 +15,7 @@ from pathlib import Path
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from .access import Door, access_of
+from .access import Door, access_of, told
 from .app import Draining, Service, create_app
 from .bundle import find_bundle
 from .dialects import describe_dialects
@@ -133,4 +133,5 @@ def serve(
     "Serve the project's model until told to stop"
     if not settings.follow.every and not on_dyno():
         find_bundle(settings.path(settings.model.folder), settings.model.name)
+    print(told(access_of(settings.access, settings.serve.host, on_dyno())), flush=True)
     return run(settings, create)

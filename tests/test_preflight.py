@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlserve.preflight import CHECKS, Facts, look
-from mlserve.settings import Serve, Settings, Store
+from mlserve.settings import Access, Keys, Serve, Settings, Store
 from tests.conftest import mlserve
 
 SOUND = {
@@ -40,6 +40,10 @@ def serving(**settings):
 
 def stored(url):
     return lambda f: replace(f, settings=replace(f.settings, store=Store(url=url, wait=1.0)))
+
+
+def only_feedback(f):
+    return replace(f, settings=replace(f.settings, access=Access(feedback_keys=Keys("a-key-that-is-long-enough"))))
 
 
 def without_model(f):
@@ -89,6 +93,7 @@ BROKEN = {
     "database": {"environ": {"DATABASE_URL": "mysql://u:p@h/d"}},
     "disk of a dyno": {"environ": {"DATABASE_URL": ""}},
     "pair of keys": {"environ": {"AWS_SECRET_ACCESS_KEY": ""}},
+    "keys for predictions": {"change": only_feedback},
     "way to the store": {"change": stored("remote")},
     "credentials of the store": {"change": stored("http://127.0.0.1:9/store")},
     "a model to serve": {"change": without_model},
