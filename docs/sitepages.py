@@ -463,11 +463,24 @@ def budgets() -> str:
 
 
 def benchmark() -> str:
-    "The benchmark's picture and promises, if it was run and its results are kept in the repository"
+    "The benchmark's picture, if it was run and its results are kept in the repository"
     picture, results = ROOT / "docs/images/bench.png", ROOT / "bench/results.md"
     if not picture.exists() or not results.exists():
         return "\n"
-    return "![Requests a second and time to answer of mlserve beside other servers](images/bench.png)\n"
+    return "[![Requests a second and memory under load of mlserve beside other servers](images/bench.png)](design.md)\n"
+
+
+# --- pictures at night
+
+NIGHT = {  # A colour of a picture by day -> the one that is as easy to see at night
+    **{"#fbfaf7": "#1b212a", "#fff": "#222832", "#3b4a5a": "#b9c4d0"},
+    **{"#0072B2": "#6cb8ea", "#B34700": "#f09a5d", "#00664B": "#5cc9a7"},
+}
+
+
+def at_night(picture: str) -> str:
+    "A drawing on a dark ground; a colour that nobody gave a night to is an error"
+    return re.sub(r'"(#[0-9a-fA-F]{3,6})"', lambda found: f'"{NIGHT[found[1]]}"', picture)
 
 
 # --- all of it
@@ -494,6 +507,7 @@ def write(docs: Path) -> None:
         "generated/budgets.md": budgets(),
         "generated/bench.md": benchmark(),
         "generated/lessons.md": lessons(),
+        "generated/loop_dark.svg": at_night((docs / "images/loop.svg").read_text(encoding="utf-8")),
     }
     pages |= {f"models/{b.manifest.name}.md": card_page(b) for b in bundles}
     front = (docs / "guide/front.md").read_text(encoding="utf-8")

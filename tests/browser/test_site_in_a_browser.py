@@ -59,6 +59,23 @@ def test_the_search_finds(page, site, words, wanted):
     assert any(f"/{wanted}.html" in link for link in found.evaluate_all("links => links.map(link => link.href)"))
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_front_page_fits_one_screen(page, site, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{site}/index.html")
+    page.wait_for_load_state("networkidle")
+    pictures = page.locator(".hero img:visible, .beside img:visible")
+    assert pictures.count() in (2, 3)  # the page, the loop, and the benchmark where one was run
+    assert "make serve" in page.locator(".hero pre").inner_text()
+    for shown in (page.locator(".hero pre"), *pictures.all()):
+        box = shown.bounding_box()
+        assert 0 < box["y"] and box["y"] + box["height"] <= 800 and box["height"] > 20
+    assert all(pictures.evaluate_all("drawn => drawn.map(picture => picture.naturalWidth > 0)"))
+    at_night = pictures.evaluate_all("drawn => drawn.slice(0, 2).map(picture => picture.src.includes('_dark'))")
+    assert at_night == [scheme == "dark"] * 2
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_fits_a_phone(page, site, path):
     page.set_viewport_size({"width": 390, "height": 800})
