@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -129,6 +130,38 @@ def test_the_command_asks_for_what_it_needs_and_says_what_is_wrong(tmp_path):
         done = mlserve(tmp_path, "new", *args)
         assert done.returncode and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# What is written, for every mixture of columns
+
+
+def cells_of(notebook, exported):
+    "The code of a notebook; what is exported, or all of it"
+    cells = [c["source"] for c in json.loads(notebook)["cells"] if c["cell_type"] == "code"]
+    cells = ["".join(c) for c in cells]
+    return "\n\n".join(c for c in cells if not exported or c.startswith("#| export"))
+
+
+def test_no_mixture_of_columns_leaves_something_unused_or_unknown(tmp_path):
+    kinds = ("numbers", "categories", "many", "dates")
+    template = scaffold._templates()["nbs/00_model.py"].read_text(encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    for name in ("flats", "visits", "sensors"):
+        path, target, _ = TABLES[name](tmp_path / "data")
+        found = propose(path, target)
+        for mixture in range(1, 16):
+            given = {kind: ("a", "b") if mixture >> k & 1 else () for k, kind in enumerate(kinds)}
+            told = scaffold._about(name, replace(found, **given), path)
+            made = scaffold.notebook(scaffold.render(template, told), "00_model")
+            for exported in (True, False):
+                code = tmp_path / f"{name}_{mixture}_{'module' if exported else 'notebook'}.py"
+                code.write_text(cells_of(made, exported), encoding="utf-8")
+    done = subprocess.run(
+        [MLSERVE.with_name("ruff"), "check", "--no-cache", "--isolated", "--select", "F", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and len(list(tmp_path.glob("*.py"))) == 90, done.stdout
 
 
 # Two whole projects, without what takes the network
