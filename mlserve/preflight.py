@@ -89,7 +89,7 @@ def option(
 @check("Procfile")
 def _procfile(f: Facts) -> Trouble | None:
     if not f.web:
-        return Trouble("no web process; commit a Procfile with web: python -m mlserve serve --host 0.0.0.0")
+        return Trouble("no web process; commit a Procfile with web: python -m mlserve serve --host 0.0.0.0 --follow 30")
     return None
 
 

@@ -193,7 +193,9 @@ def web_command(
     "The command of the process type `web`"
     found = re.search(r"^web:\s*(\S.*)$", procfile, re.MULTILINE)
     if not found:
-        raise NoSlug("Procfile has no line that begins with `web:`; add web: python -m mlserve serve --host 0.0.0.0")
+        raise NoSlug(
+            "Procfile has no line that begins with `web:`; add web: python -m mlserve serve --host 0.0.0.0 --follow 30"
+        )
     return found[1].strip()
 
 

@@ -10,7 +10,7 @@ from mlserve.settings import Access, Keys, Serve, Settings, Store
 from tests.conftest import mlserve
 
 SOUND = {
-    "Procfile": "web: python -m mlserve serve --host 0.0.0.0\n",
+    "Procfile": "web: python -m mlserve serve --host 0.0.0.0 --follow 30\n",
     "requirements.txt": "fastapi==0.165.0\n",
     ".python-version": "3.11\n",
     ".slugignore": "/nbs\n/tests\n",
