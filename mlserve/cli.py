@@ -749,7 +749,8 @@ def deploy_heroku(
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    done = deploy_and_try(there, made, probe, tell) if smoke else deploy_(there, made, tell)
+    key = os.environ.get("PREDICT_KEY", "")
+    done = deploy_and_try(there, made, probe, tell, key=key) if smoke else deploy_(there, made, tell)
     if told_to := os.environ.get("GITHUB_OUTPUT"):
         with Path(told_to).open("a", encoding="utf-8") as file:
             file.write(outputs(done, probe))
@@ -765,10 +766,12 @@ def deploy_smoke(
     patience: Annotated[float, typer.Option(help="Seconds in which the commit must answer.")] = 120.0,
     json_: Json = False,
 ) -> None:
-    "See whether a service answers at a commit, and right."
+    "See whether a service answers at a commit, and right; PREDICT_KEY is the key it may ask for."
+    import os
+
     from mlserve.heroku import smoke
 
-    seen = smoke(url.rstrip("/"), commit, json.loads(probe or "null"), patience)
+    seen = smoke(url.rstrip("/"), commit, json.loads(probe or "null"), patience, os.environ.get("PREDICT_KEY", ""))
     say(seen, {"seen": seen}, json_)
 
 
@@ -776,15 +779,16 @@ def deploy_smoke(
 @told
 def deploy_rollback(
     app_: App_,
-    release: Annotated[str, typer.Option(help="Id or version of the release to go back to.")] = "",
+    release: Annotated[str, typer.Option(help="Id of the release to go back to; the one before if not given.")] = "",
     json_: Json = False,
 ) -> None:
     "Go back to a release of before; needs HEROKU_API_KEY."
     import os
 
-    from mlserve.heroku import platform, rollback
+    from mlserve.heroku import platform, release_before, rollback
 
-    seen = rollback(platform(os.environ), app_, release)
+    there = platform(os.environ)
+    seen = rollback(there, app_, release or release_before(there, app_))
     say(seen, {"seen": seen}, json_)
 
 # %% ../nbs/45_cli.ipynb #32a283fa

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BROKEN', 'Tell', 'NotDeployed', 'Refused', 'NetworkLost', 'Platform', 'platform', 'ask', 'demand', 'Plan', 'plan',
            'as_text', 'Deployed', 'find_app', 'current_release', 'upload', 'start_build', 'deploy', 'SmokeFailed',
-           'probe_of', 'differing', 'smoke', 'rollback', 'deploy_and_try', 'outputs']
+           'probe_of', 'differing', 'smoke', 'release_before', 'rollback', 'deploy_and_try', 'outputs']
 
 # %% ../nbs/43_heroku.ipynb #b904d1c0
 import json
@@ -93,9 +93,14 @@ def ask(
 ) -> Any:  # JSON
     "Put a question, again if the network breaks"
     more = {"Range": "version ..; order=desc,max=1"} if newest else {}
+    return _again(there, lambda: json.loads(_send(_request(there, "GET", path, None, more))))
+
+
+def _again(there: Platform, work: Callable[[], Any]) -> Any:
+    "Do what does no harm when it is done twice"
     for attempt in range(there.tries):
         try:
-            return json.loads(_send(_request(there, "GET", path, None, more)))
+            return work()
         except BROKEN as error:
             lost = error
             time.sleep(there.pause * 2**attempt)
@@ -197,7 +202,10 @@ def find_app(
         if refused.answered != 404:
             raise
         tell(f"create the app {app}")
-        found = demand(there, "/apps", {"name": app, "stack": "heroku-24"})
+        try:
+            found = demand(there, "/apps", {"name": app, "stack": "heroku-24"})
+        except BROKEN:  # it may have been heard
+            found = ask(there, f"/apps/{app}")
     return str(found["web_url"]).rstrip("/")
 
 
@@ -299,14 +307,16 @@ def probe_of(
     return {"version": bundle.manifest.version, "classes": list(bundle.contract.output.classes), **few}
 
 
-def _ask_service(url: str, rows: Any = None) -> Any:
+def _ask_service(url: str, rows: Any = None, key: str = "") -> Any:
     body = None if rows is None else json.dumps(rows).encode()
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     try:
-        with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=35) as answer:
+        with urlopen(Request(url, body, headers), timeout=35) as answer:
             return json.load(answer)
     except HTTPError as error:
         error.close()
-        raise SmokeFailed(f"{urlsplit(url).path} answers {error.code}") from None
+        hint = "; set PREDICT_KEY to a key for predictions" if error.code in (401, 403) else ""
+        raise SmokeFailed(f"{urlsplit(url).path} answers {error.code}{hint}") from None
     except (ValueError, *BROKEN) as error:
         raise SmokeFailed(f"{urlsplit(url).path} gives no answer ({error})") from None
 
@@ -347,13 +357,14 @@ def smoke(
     commit: str,  # That must answer
     probe: Mapping[str, Any] | None = None,  # From `probe_of`; only the example is asked if not given
     patience: float = 120.0,  # Seconds in which the new commit must answer
+    key: str = "",  # That may ask for predictions, where the service asks for one
 ) -> str:  # What was seen
     "Try a release out"
     model = _await_commit(url, commit, patience)
     if probe is None or probe["version"] != model["version"]:
-        _ask_service(f"{url}/predict", model["example"])
+        _ask_service(f"{url}/predict", model["example"], key)
         return f"{model['name']} {model['version']} answers at commit {commit[:8]}; there was no probe to compare with"
-    answers = _ask_service(f"{url}/predict", probe["rows"])
+    answers = _ask_service(f"{url}/predict", probe["rows"], key)
     frozen = zip(answers, probe["values"], probe["probabilities"], strict=True)
     for number, (answer, value, probabilities) in enumerate(frozen):
         if differing(answer, probe["classes"], value, probabilities):
@@ -361,6 +372,16 @@ def smoke(
     return f"{model['name']} {model['version']} answers at commit {commit[:8]}, {len(answers)} rows of its probe right"
 
 # %% ../nbs/43_heroku.ipynb #b702ede6
+def release_before(
+    there: Platform,  # Where
+    app: str,  # Name
+) -> str:  # Id; empty where there is none
+    "The newest release that serves something else than the one of now"
+    found = [r for r in ask(there, f"/apps/{app}/releases") if r.get("slug") and r["status"] == "succeeded"]
+    found.sort(key=lambda release: -release["version"])
+    return next((str(r["id"]) for r in found if r["slug"]["id"] != found[0]["slug"]["id"]), "")
+
+
 def rollback(
     there: Platform,  # Where
     app: str,  # Name
@@ -369,7 +390,7 @@ def rollback(
     "Go back to a release"
     if not release:
         raise NotDeployed(f"{app} has no release to go back to; it was its first")
-    made = demand(there, f"/apps/{app}/releases", {"release": release})
+    made = _again(there, lambda: demand(there, f"/apps/{app}/releases", {"release": release}))
     done = _finished(there, f"/apps/{app}/releases/{made['id']}", 600)
     if done["status"] != "succeeded":
         raise NotDeployed(f"the rollback of {app} failed; look at its dashboard")
@@ -382,13 +403,18 @@ def deploy_and_try(
     probe: Mapping[str, Any] | None,  # From `probe_of`
     tell: Tell = lambda line: None,  # Told what happens
     patience: float = 120.0,  # Seconds in which the new commit must answer
+    key: str = "",  # That may ask for predictions, where the service asks for one
 ) -> Deployed:  # Released and tried out
     "Deploy; take it back if the smoke test fails"
     done = deploy(there, made, tell)
     try:
-        tell(smoke(done.url, made.commit, probe, patience))
+        tell(smoke(done.url, made.commit, probe, patience, key))
     except SmokeFailed as failed:
-        raise SmokeFailed(f"{failed}; {rollback(there, made.app, done.previous)}") from None
+        try:
+            then = rollback(there, made.app, done.previous)
+        except NotDeployed as error:
+            then = str(error)
+        raise SmokeFailed(f"{failed}; {then}") from None
     return done
 
 

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.conftest import free_port
 
@@ -23,7 +25,7 @@ class Heroku:
     def __init__(self, folder, faults=()):
         self.folder, self.faults = Path(folder), set(faults)
         self.apps, self.sources, self.builds, self.releases, self.calls = {}, {}, [], [], []
-        self.port, self.web, self.key = free_port(), None, "key"
+        self.port, self.web, self.key, self.config = free_port(), None, "key", {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.heroku = self
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -71,12 +73,23 @@ class Heroku:
 
     def run(self, slug):
         self.stop()
-        if "crash" in self.faults and slug.name != "slug-1":
-            return
         environ = {"PATH": f"{BIN}:{os.defpath}", "PORT": str(self.port), "DYNO": "web.1", "PYTHONPATH": str(slug)}
         if "wrong" in self.faults and slug.name != "slug-1":
             (slug / "mlserve" / "COMMIT").write_text("another")
-        self.web = subprocess.Popen([BIN / "honcho", "start", "web"], cwd=slug, env=environ, stdout=subprocess.DEVNULL)
+        command = [BIN / "honcho", "start", "web"]
+        self.web = subprocess.Popen(command, cwd=slug, env=environ | self.config, stdout=subprocess.DEVNULL)
+        self.await_answer()
+
+    def await_answer(self):
+        "Until the dyno answers, so that no test has to guess how long that takes"
+        for _ in range(1200):
+            assert self.web.poll() is None, "the web process has ended"
+            try:
+                urlopen(f"http://127.0.0.1:{self.port}/health/live", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("the web process does not answer")
 
     def stop(self):
         if self.web:
@@ -103,7 +116,7 @@ class Heroku:
             return 201, self.build(name, body["source_blob"]) | {"status": "pending"}
         if kind == "releases" and method == "POST":
             (old,) = [r for r in self.releases if r["id"] == body["release"]]
-            self.faults -= {"crash", "wrong"}
+            self.faults.discard("wrong")
             return 201, self.release(old["slug"]["id"])
         every = self.builds if kind == "builds" else self.releases
         if number:

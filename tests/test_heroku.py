@@ -8,7 +8,20 @@ from urllib.request import urlopen
 
 import pytest
 
-from mlserve.heroku import NetworkLost, NotDeployed, Platform, SmokeFailed, deploy, deploy_and_try, plan, probe_of
+from mlserve.heroku import (
+    NetworkLost,
+    NotDeployed,
+    Platform,
+    SmokeFailed,
+    deploy,
+    deploy_and_try,
+    find_app,
+    plan,
+    probe_of,
+    release_before,
+    rollback,
+    smoke,
+)
 from mlserve.settings import load_settings
 from tests.conftest import mlserve
 from tests.platform_api import stand_in
@@ -26,7 +39,7 @@ def git(folder, *arguments):
 @pytest.fixture
 def project(census):
     "A repository with what is deployed, and a model beside it"
-    for name in ("Procfile", "requirements.txt", ".python-version", "main.py", "setup.py", "README.md", ".slugignore"):
+    for name in ("Procfile", "requirements.txt", ".python-version", "main.py", "README.md", ".slugignore"):
         shutil.copy(ROOT / name, census)
     for name in ("bin", "mlserve"):
         shutil.copytree(ROOT / name, census / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -43,11 +56,11 @@ def again(project, name="note"):
     git(project, "commit", "-qm", name)
 
 
-def try_it(heroku, project, patience=20.0):
+def try_it(heroku, project, key=""):
     settings = load_settings(project, environ={})
     lines = []
     made = plan(settings, "demo")
-    done = deploy_and_try(Platform("key", heroku.url, pause=0.05), made, probe_of(settings), lines.append, patience)
+    done = deploy_and_try(Platform("key", heroku.url, pause=0.05), made, probe_of(settings), lines.append, 0.5, key)
     return done, lines
 
 
@@ -57,20 +70,55 @@ def served(heroku):
 
 
 def test_a_commit_is_built_released_tried_out_and_taken_back(project, tmp_path):
+    key, env = "a-key-of-the-smoke-test", {"HEROKU_API_KEY": "key"}
     with stand_in(tmp_path) as heroku:
-        first, lines = try_it(heroku, project)
+        heroku.config, env["HEROKU_HOST"] = {"MLSERVE_ACCESS_PREDICT_KEYS": key}, heroku.url
+        first, lines = try_it(heroku, project, key)
         assert first.previous == "" and first.commit == served(heroku) == git(project, "rev-parse", "HEAD")
         assert any("is in the slug, verified" in line for line in lines) and "8 rows of its probe right" in lines[-1]
+        with pytest.raises(SmokeFailed, match=r"^/predict answers 401; set PREDICT_KEY to a key for predictions$"):
+            smoke(first.url, first.commit, probe_of(load_settings(project, environ={})), 1)
+        told = mlserve(project, "deploy", "smoke", first.url, "--commit", first.commit, PREDICT_KEY=key)
+        assert told.returncode == 0 and "answers at commit" in told.stdout
         again(project)
         heroku.faults |= {"wrong"}  # the second release does not say what it is
         with pytest.raises(
             SmokeFailed, match=r"reports the commit another.* demo is back at the release of before, as v3"
         ):
-            try_it(heroku, project, patience=6)
+            try_it(heroku, project, key)
         assert [r["slug"]["id"][-1] for r in heroku.releases] == ["1", "2", "1"]
-        env = {"HEROKU_API_KEY": "key", "HEROKU_HOST": heroku.url}
+        assert served(heroku) == first.commit
+        heroku.run = lambda slug: None
         told = mlserve(project, "deploy", "rollback", "--app", "demo", "--release", "release-1", **env)
         assert told.returncode == 0 and "as v4" in told.stdout
+        told = mlserve(project, "deploy", "rollback", "--app", "demo", **env)  # to what was served before this slug
+        assert told.returncode == 0 and heroku.releases[-1]["slug"]["id"].endswith("slug-2")
+
+
+def test_the_first_release_that_fails_has_none_to_go_back_to(project, tmp_path):
+    with stand_in(tmp_path) as heroku:
+        heroku.run = lambda slug: None
+        with pytest.raises(SmokeFailed, match=r"^/model gives no answer .* demo has no release to go back to"):
+            try_it(heroku, project)
+
+
+def test_a_rollback_of_which_nobody_hears_is_asked_for_again(tmp_path):
+    with stand_in(tmp_path, "POST releases") as heroku:
+        heroku.run = lambda slug: None
+        heroku.apps["demo"] = heroku.app("demo")
+        heroku.release(tmp_path / "slug-1")
+        heroku.release(tmp_path / "slug-2")
+        there = Platform("key", heroku.url, pause=0.02)
+        assert "back at the release of before" in rollback(there, "demo", release_before(there, "demo"))
+        assert [Path(r["slug"]["id"]).name for r in heroku.releases] == ["slug-1", "slug-2", "slug-1", "slug-1"]
+    with pytest.raises(NetworkLost, match="cannot be reached"):
+        rollback(Platform("key", heroku.url, tries=2, pause=0.01), "demo", "release-1")
+
+
+def test_an_app_that_was_made_though_nobody_heard_is_found(tmp_path):
+    with stand_in(tmp_path, "POST apps") as heroku:
+        assert find_app(Platform("key", heroku.url, pause=0.02), "demo", print).startswith("http://127.0.0.1")
+        assert heroku.calls.count(("POST", "/apps")) == 1
 
 
 @pytest.mark.parametrize("fault", ["log", "busy", "GET releases", "POST builds"])
