@@ -31,7 +31,7 @@ from mlserve.settings import ALIASES, Keys, Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-FIRST = ("first_model", "own_data")  # Tutorials in this order, then the others
+FIRST = ("first_model", "own_data", "pull_request")  # Tutorials in this order, then the others
 GENERATED = "This page is written from the code each time the site is built."
 RECIPES = {path.stem for path in (NBS / "examples").glob("*.ipynb")} - {"weeks"}  # weeks is data, no model
 

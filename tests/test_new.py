@@ -221,6 +221,15 @@ def test_the_recipe_trains_and_answers(made, name):
     run(made[name], sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
 
 
+def test_what_a_project_serves_with_is_installed_where_it_is_made():
+    "A project's requirements.txt is written from what is installed, by `pip install 'mlserve[new]'` at least"
+    sys.path.append(str(ROOT / ".ci"))
+    from requirements import needed, target
+
+    serving, new = (needed([f"mlserve[{extras}]"], target("3.11"), {}) for extras in ("store,postgres,sklearn", "new"))
+    assert {"psycopg", "obstore", "scikit-learn", "fastapi"} <= serving.keys() <= new.keys()
+
+
 def test_the_workflows_call_only_what_the_makefile_has():
     makefile = (ROOT / "mlserve/project/Makefile.jinja").read_text(encoding="utf-8")
     called = {
