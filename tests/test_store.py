@@ -401,7 +401,7 @@ def test_remotes_that_cannot_be_used(tmp_path):
 
 
 def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
-    from mlserve.store import _aws_keys
+    from mlserve.store import _aws_keys, _s3
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -410,15 +410,45 @@ def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
     assert _aws_keys({}) == {"access_key_id": "d"}
     assert _aws_keys({"profile": "team"}) == {"access_key_id": "t"}
     assert _aws_keys({"access_key_id": "o"}) == {"access_key_id": "o"}
-    assert _aws_keys({"allow_anonymous_login": "true"}) == {"skip_signature": True}
+    assert _s3({"allow_anonymous_login": "true"}) == {"region": "us-east-1", "skip_signature": True}
     with pytest.raises(StoreRefused, match="no profile nobody"):
         _aws_keys({"profile": "nobody"})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
     assert _aws_keys({}) == {}
 
 
-def test_google_and_azure_stores_open():
-    assert open_store(Remote("azure://models/x", {"account_name": "a", "account_key": "a2V5"}))
+KEY = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "kind", "config"),
+    [
+        ("azure://c/x", {"account_name": "a", "account_key": "a2V5"}, "AzureStore", {"account_name": "a"}),
+        ("az://c/x", {"connection_string": KEY}, "AzureStore", {"endpoint": "http://127.0.0.1:1/a"}),
+        ("azure://c", {"connection_string": "AccountName=a;SharedAccessSignature=sv=1&sig=x=="}, "AzureStore", {}),
+        ("azure://c", {"account_name": "a", "allow_anonymous_login": "true"}, "AzureStore", {"skip_signature": "true"}),
+        ("gs://b/x", {"allow_anonymous_login": "true"}, "GCSStore", {"skip_signature": "true"}),
+        ("gs://b/x", {"endpointurl": "http://127.0.0.1:1"}, "GCSStore", {"base_url": "http://127.0.0.1:1"}),
+    ],
+)
+def test_google_and_azure_stores_are_opened_as_dvc_sets_them(tmp_path, url, options, kind, config):
+    opened = open_store(find_remote(dvc_project(tmp_path / "p", url, **options))).store
+    assert type(opened).__name__ == kind
+    assert {name: opened.config[name] for name in config} == config
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("gs://b/x", {"credentialpath": "/nowhere/key.json"}),
+        ("azure://c/x", {"account_name": "a", "account_key": "not base64!"}),
+        ("s3://", {}),
+        ("https://", {}),
+    ],
+)
+def test_what_cannot_be_opened_is_told_in_one_sentence(url, options):
+    with pytest.raises(StoreError, match=r"^the store at \w+:// cannot be opened as it is set; correct"):
+        open_store(Remote(url, options))
 
 
 def test_a_put_whose_answer_is_lost_has_happened_or_not(s3, tmp_path, monkeypatch):
