@@ -110,6 +110,8 @@ class Faced:
 
 
 def _answers(bundle: Bundle, rows: Any) -> list[Any]:
+    if bundle.manifest.engine == "plan":
+        return _answers_of_plan(bundle, rows)
     from mlserve.persist import load_pipeline
 
     pipeline = load_pipeline(bundle.read("pipeline.skops"), trusted=bundle.manifest.trusted)
@@ -119,6 +121,20 @@ def _answers(bundle: Bundle, rows: Any) -> list[Any]:
     if hasattr(pipeline, "predict_proba"):
         return [tuple(row) for row in pipeline.predict_proba(rows).tolist()]
     return [tuple(float(c == label) for c in classes) for label in pipeline.predict(rows).tolist()]
+
+
+def _answers_of_plan(bundle: Bundle, rows: Any) -> list[Any]:
+    "What will be served, which is what the pipeline says, without loading that"
+    from mlserve.data import plain
+
+    model, names = load_model(bundle), bundle.contract.names
+    scored = model.score(
+        [dict(zip(names, row, strict=True)) for row in zip(*(plain(rows[n]) for n in names), strict=True)]
+    )
+    classes = range(len(bundle.contract.output.classes))
+    if not classes:
+        return [one.value for one in scored]
+    return [one.probabilities or tuple(float(k == one.value) for k in classes) for one in scored]
 
 
 def _slices(recipe: "Recipe", table: Any) -> tuple[dict[str, list[bool]], dict[str, list[str]]]:
@@ -386,15 +402,18 @@ def _push(settings: Settings, plan: Plan) -> None:
 
 
 def _list(settings: Settings, plan: Plan) -> None:
-    from dvc.annotations import Artifact
+    import yaml
 
-    path = (settings.model.folder / plan.name).as_posix()
-    with _dvc(settings) as repo:
-        listed = repo.artifacts.read().get("dvc.yaml", {}).get(plan.name)
-        if listed is None:
-            repo.artifacts.add(plan.name, Artifact(path=path, type="model"), str(settings.root / "dvc.yaml"))
-        elif listed.path != path:
-            raise ReleaseError(f"dvc.yaml says that the artifact {plan.name} is {listed.path}; make it {path}")
+    path, file = (settings.model.folder / plan.name).as_posix(), settings.root / "dvc.yaml"
+    stated = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
+    listed = ((stated or {}).get("artifacts") or {}).get(plan.name)
+    if listed is None:
+        from dvc.annotations import Artifact
+
+        with _dvc(settings) as repo:
+            repo.artifacts.add(plan.name, Artifact(path=path, type="model"), str(file))
+    elif listed["path"] != path:
+        raise ReleaseError(f"dvc.yaml says that the artifact {plan.name} is {listed['path']}; make it {path}")
 
 
 def _commit(settings: Settings, plan: Plan) -> None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlserve import release as module
@@ -16,7 +17,7 @@ from mlserve.lineage import lineage_files
 from mlserve.persist import dump_pipeline
 from mlserve.recipe import Params, find_recipe
 from mlserve.registry import NoRepository, git, promote, read_events, released, rollback, tracked_at
-from mlserve.release import STEPS, ReleaseError, best_before, recover, release
+from mlserve.release import STEPS, ReleaseError, best_before, face, recover, release
 from mlserve.retrain import train
 from mlserve.settings import Gate, load_settings
 from mlserve.store import StoreError, check_objects, find_remote, manifest_digest, object_path, open_store, read_dvc
@@ -165,6 +166,17 @@ def test_a_process_killed_at_any_moment(project, seconds):
         process.wait()
     release(project)
     whole(project, "1.0.0")
+
+
+def test_a_model_is_judged_by_what_serves_it(trained):
+    settings, bundle = load_settings(trained, environ={}), read_bundle(trained / "models" / "wine")
+    recipe = find_recipe(settings.model.recipe, trained)
+    by_plan, by_pipeline = (
+        face(settings, recipe, None, replace(bundle, manifest=replace(bundle.manifest, engine=engine))).challenger
+        for engine in ("plan", "sklearn")
+    )
+    assert bundle.manifest.engine == "plan" and len(by_plan) == bundle.manifest.lineage.held_out
+    assert np.array(by_plan) == pytest.approx(np.array(by_pipeline), abs=1e-12)
 
 
 def test_a_release_commits_only_its_own_files(project):
