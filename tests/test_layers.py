@@ -24,7 +24,7 @@ HEAVY = {
     "pyarrow",
 }
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
-EXPORTED = re.compile(r"#\s*\|\s*default_exp ([\w.]+)")
+EXPORTED = re.compile(r'^\s*"#\s*\|\s*default_exp ([\w.]+)', re.MULTILINE)  # a line of a cell, not of a text in it
 
 
 def exports(notebook):
