@@ -251,7 +251,13 @@ def serve(
     given = {"SERVE_HOST": host, "SERVE_PORT": port, "SERVE_WORKERS": workers, "FOLLOW_EVERY": follow}
     # workers are processes of their own and read their settings from the environment too
     os.environ.update({f"MLSERVE_{name}": str(value) for name, value in given.items() if value is not None})
-    raise typer.Exit(serve_(load_settings()))
+    settings = load_settings()
+    if settings.follow.every and sys.stderr.isatty():
+        from mlserve.follow import fetch_ahead
+
+        with transfer("fetch") as tell:
+            fetch_ahead(settings, tell)
+    raise typer.Exit(serve_(settings))
 
 # %% ../nbs/45_cli.ipynb #afc68a9c
 data = typer.Typer(help="The data that ships, and a stream of it.", no_args_is_help=True)

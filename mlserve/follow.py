@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['T', 'LOG', 'LONGEST', 'LAST_PATIENCE', 'PATIENCE', 'NewMajor', 'OtherModel', 'major', 'check_major', 'Place',
            'find_place', 'take', 'look', 'beside', 'ringing', 'Follower', 'meant', 'pinned', 'baked', 'Begun',
-           'fetched', 'only_fetched', 'first_model']
+           'fetched', 'only_fetched', 'first_model', 'fetch_ahead']
 
 # %% ../nbs/33_follow.ipynb #54880b03
 import asyncio
@@ -14,7 +14,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,7 @@ from mlserve.store import (
     Objects,
     Pointer,
     StoreError,
+    Tell,
     Tracked,
     fetch,
     find_remote,
@@ -374,3 +375,15 @@ def first_model(
     except MlserveError as error:
         return Begun(here, fault=str(error))
     return Begun(found[1], found[0]) if found else Begun(here)
+
+# %% ../nbs/33_follow.ipynb #f010e2f5
+def fetch_ahead(
+    settings: Settings,  # Where the store is, and which model is meant
+    tell: Tell,  # Told how many more bytes have come
+) -> None:
+    "Fetch the model in service before the processes that serve it look for it"
+    with suppress(MlserveError):
+        name = meant(settings)
+        place = find_place(settings, name, min(PATIENCE, settings.store.wait))
+        if pointer := read_pointer(place.store, name, place.stage, tries=1):
+            fetch(place.store, pointer.tracked, place.cache, pointer.manifest, place.limits, tell)
