@@ -16,6 +16,7 @@ from .answers import Headers, Message, as_error, error_messages, with_policy
 from .drain import Drain
 from .errors import MlserveError
 from .settings import Serve
+from .shortcut import Shortcut, shortcut_of
 
 # %% ../nbs/34_guard.ipynb #ad8d8eaf
 class BodyTooLarge(MlserveError):
@@ -325,12 +326,13 @@ class Guard:
         serve: Serve,  # Its limits
         drain: Drain | None = None,  # Whether connections are to be closed
         under_way: MutableSequence[float] | None = None,  # Its first place counts the requests being answered
-        begin: Callable[[], object] | None = None,  # Called in the event loop before the application starts
+        begin: Callable[[Shortcut], object] | None = None,  # Called in the event loop before the application starts
     ) -> None:
         self.app, self.serve, self.begin = app, serve, begin
         self.drain = drain or Drain()
         self.under_way = [0.0] if under_way is None else under_way
         self.bodies, self.life = Bodies(serve), Life()
+        self.behind = shortcut_of(app)
 
     async def __call__(
         self,
@@ -367,10 +369,25 @@ class Guard:
         finally:
             self.bodies.held -= exchange.size
 
+    def shortcut(
+        self,
+        url: bytes,  # Of a request that came whole
+        headers: Headers,  # Of it, names in lower case
+        body: bytes,  # Of it
+    ) -> bytes | None:  # The answer from its own headers on; None where the request has to go the whole way
+        "Answer a request that nothing here objects to, if the application can do so at once"
+        if self.behind is None or self.drain.draining or self.under_way[0] >= self.serve.concurrency:
+            return None
+        try:
+            whole = body_length(headers, "1.1") == len(body) <= self.serve.body_limit
+        except MlserveError:
+            return None
+        return self.behind(url, headers, body) if whole else None
+
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
         if self.begin:
-            self.begin()
+            self.begin(self.shortcut)
         await self.life.live(self.app, scope, receive, send)

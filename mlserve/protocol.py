@@ -258,10 +258,14 @@ class Protocol(Impatient):
             self.stop_parser(BadRequest())
         self.begun = self.scope
         self.unseen = self.frills = 0
+        self.begin()
+        self.headers = []  # those behind the body are no part of the request
+
+    def begin(self) -> None:
+        "Have the application answer the request whose headers are complete"
         super().on_headers_complete()
         if self.cycle is not None:  # a request that offers another protocol is read once more first
             self.cycle.transport = self.corked  # type: ignore[assignment]
-        self.headers = []  # those behind the body are no part of the request
 
     def _look_at_rest(self, without_body: bool) -> None:
         cycle, in_headers = self.cycle, self.scope is not self.begun

@@ -35,8 +35,8 @@ from .drain import GRACE, Drain, install_drain, running_server
 from .errors import MlserveError
 from .guard import App, Guard
 from .metrics import Metrics
-from .protocol import Protocol
 from .settings import Serve, Settings, load_settings
+from .shortcut import Direct, Shortcut
 from .workers import folder_of, let_signals_in, shared_folder, supervise
 
 # %% ../nbs/36_serve.ipynb #3fa69238
@@ -73,7 +73,8 @@ Create = Callable[[Settings, Drain, Metrics], App]
 def adopt(
     serve: Serve,  # Timeouts and limits
     drain: Drain,  # Told when the service is to stop
-    lifeline: int | None = None,  # Descriptor that becomes readable when all workers are to stop
+    lifeline: int | None,  # Descriptor that becomes readable when all workers are to stop
+    shortcut: Shortcut,  # How a request that came whole is answered
 ) -> bool:  # Whether a uvicorn server runs here
     "Give the uvicorn server of this process our limits, however it was started"
     server = running_server()
@@ -83,7 +84,7 @@ def adopt(
     redirect(server, serve)
     config.ws_protocol_class = None
     if config.http_protocol_class is HttpToolsProtocol:
-        config.http_protocol_class = partial(Protocol, serve=serve)  # type: ignore[assignment]
+        config.http_protocol_class = partial(Direct, serve=serve, shortcut=shortcut)  # type: ignore[assignment]
     if config.timeout_keep_alive == 5:  # uvicorn's default: too short for a router that keeps connections
         config.timeout_keep_alive = serve.keep_alive  # type: ignore[assignment]
     install_drain(drain, serve, lifeline)
