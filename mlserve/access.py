@@ -24,7 +24,7 @@ from . import settings
 from .answers import error_messages
 from .errors import MlserveError
 from .rate import Rate
-from .shortcut import shortcut_of
+from .shortcut import AtOnce, shortcut_of
 
 # %% ../nbs/31_access.ipynb #c813b161
 _OPEN = (
@@ -257,18 +257,17 @@ class Door:
 
     def shortcut(
         self,
-        url: bytes,  # Of a request that came whole
+        url: bytes,  # Of a request
         headers: Headers,  # Of it, names in lower case
-        body: bytes,  # Of it
-    ) -> bytes | None:  # The answer from its own headers on; None where the request has to go the whole way
-        "Let a request through that may come in and is not counted, if the app can answer it at once"
+    ) -> AtOnce | None:  # What answers its body; None where it has to go the whole way
+        "The shortcut of the app, for a request that may come in and is not counted"
         if self.behind is None or self.rate is not None:
             return None
         if self.access.closed:
             key, needed = key_in(headers), route_of(url.decode("latin-1"))[1]
             if key is None or needed is None or needed not in scopes_of(self.access, key):
                 return None
-        return self.behind(url, headers, body)
+        return self.behind(url, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -16,7 +16,7 @@ from .answers import Headers, Message, as_error, error_messages, with_policy
 from .drain import Drain
 from .errors import MlserveError
 from .settings import Serve
-from .shortcut import Shortcut, shortcut_of
+from .shortcut import AtOnce, Shortcut, shortcut_of
 
 # %% ../nbs/34_guard.ipynb #ad8d8eaf
 class BodyTooLarge(MlserveError):
@@ -371,18 +371,27 @@ class Guard:
 
     def shortcut(
         self,
-        url: bytes,  # Of a request that came whole
+        url: bytes,  # Of a request
         headers: Headers,  # Of it, names in lower case
-        body: bytes,  # Of it
-    ) -> bytes | None:  # The answer from its own headers on; None where the request has to go the whole way
-        "Answer a request that nothing here objects to, if the application can do so at once"
-        if self.behind is None or self.drain.draining or self.under_way[0] >= self.serve.concurrency:
+    ) -> AtOnce | None:  # What answers its body; None where it has to go the whole way
+        "The shortcut of the application, for a request that nothing here objects to"
+        behind = self.behind and self.behind(url, headers)
+        if behind is None:
             return None
         try:
-            whole = body_length(headers, "1.1") == len(body) <= self.serve.body_limit
+            length = body_length(headers, "1.1")
         except MlserveError:
             return None
-        return self.behind(url, headers, body) if whole else None
+        if not 0 < length <= self.serve.body_limit:
+            return None
+        drain, under_way, most = self.drain, self.under_way, self.serve.concurrency
+
+        def answer(body: bytes) -> bytes | None:
+            if len(body) != length or drain.draining or under_way[0] >= most:
+                return None
+            return behind(body)
+
+        return answer
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -21,7 +21,7 @@ from .contract import EXACT, Contract, Field
 from .database import new_id
 from .journal import Record, forgetting
 from .score import Model, class_name
-from .shortcut import as_lines
+from .shortcut import AtOnce, as_lines
 from .walk import CannotScore
 
 # %% ../nbs/35_lane.ipynb #f494a7a5
@@ -70,7 +70,7 @@ def read_ordinary(
     body: bytes,  # As it arrived
 ) -> list[Any] | None:  # The values in order; None where the row is not ordinary
     "Read an ordinary row"
-    if b"\\" in body:
+    if body[:1] != b"{" or b"\\" in body:
         return None
     try:
         row = validator.validate_json(body)
@@ -174,19 +174,17 @@ class Lane:
 
     def shortcut(
         self,
-        url: bytes,  # Of a request that came whole
+        url: bytes,  # Of a request
         headers: Headers,  # Of it, names in lower case
-        body: bytes,  # Of it
-    ) -> bytes | None:  # The answer from its own headers on; None for what the app must answer
-        "Answer an ordinary request at once"
-        if url != b"/predict":
-            return None
+    ) -> AtOnce | None:  # What answers its body; None where the app must
+        "How an ordinary request is answered at once"
+        return self._at_once if url == b"/predict" and asks_for_json(headers) else None
+
+    def _at_once(self, body: bytes) -> bytes | None:
         start = time.perf_counter()
         if self.service.model is not self._model:
             self._follow(self.service.model)
-        if self._answer is None or not asks_for_json(headers):
-            return None
-        made = self._answer(body)
+        made = None if self._answer is None else self._answer(body)
         if made is None:
             return None
         self.service.measures.observe("/predict", 200, time.perf_counter() - start, rows=1)
