@@ -13,7 +13,7 @@ from typing import Any
 from .answers import Headers
 from .protocol import Protocol
 
-# %% ../nbs/29_shortcut.ipynb #550fa815
+# %% ../nbs/29_shortcut.ipynb #a450d574
 AtOnce = Callable[[bytes], bytes | None]  # body -> the answer, from its own headers on
 Shortcut = Callable[[bytes, Headers], AtOnce | None]  # (address, headers in lower case) -> what answers the body
 
@@ -32,7 +32,7 @@ def as_lines(
     "Headers as they are sent"
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
 
-# %% ../nbs/29_shortcut.ipynb #355399b8
+# %% ../nbs/29_shortcut.ipynb #6e012b2c
 HEADS = 64  # That a connection remembers
 LONGEST = 1024  # Bytes of a head that is remembered
 
@@ -74,7 +74,7 @@ class Direct(Protocol):
         if made is not None:
             return self.send(made)
         super().data_received(data)
-        if self.answered == len(data) - end and end <= LONGEST:
+        if 0 < self.answered == len(data) - end and end <= LONGEST:
             if len(self.heads) >= HEADS:
                 self.heads.clear()
             self.heads[data[:end]] = self.at_once
