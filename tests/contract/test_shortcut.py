@@ -6,6 +6,7 @@ All that is sent back is compared, status line and headers too, the answers' ids
 import asyncio
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -125,7 +126,7 @@ def request(body, *lines, first=b"POST /predict HTTP/1.1", kind=b"Content-Type: 
     return b"\r\n".join([first, *framing, *lines, b"", body])
 
 
-@pytest.mark.parametrize("name", list(ROW) + ["shapes"])
+@pytest.mark.parametrize("name", [*ROW, "shapes"])
 def test_every_body_of_the_catalogue(served, name):
     bodies = [b for k, b in BODIES.items() if k.startswith(f"{name} = ") or (name == "shapes" and " = " not in k)]
     heard, taken = both(served, *[request(part) for body in bodies for part in (body, GOOD)])
@@ -144,8 +145,8 @@ def test_headers_that_change_nothing(served, line):
 
 @pytest.mark.parametrize("line", [
     b"Connection: close", b"Accept: text/csv", b"Content-Encoding: gzip",
-    b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Host: other", b"Content-Length: 3", b"Content-Type: text/plain",
-    b"Content-Type: application/json", b"a: b\r\n" * 101 + b"a: b", b"a: " + b"b" * 40_000, b" folded", b"no colon", b"a\x00b: c",
+    b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Host: other", b"Content-Length: 3",
+    b"Content-Type: text/plain", b"Content-Type: application/json", b"a: b\r\n" * 101 + b"a: b", b"a: " + b"b" * 40_000, b" folded", b"no colon", b"a\x00b: c",
 ], ids=lambda line: repr(line[:30]))  # fmt: skip
 def test_headers_that_lead_the_whole_way(served, line):
     once = both(served, request(GOOD, line))
@@ -175,7 +176,7 @@ def test_a_length_that_is_not_the_bodys(served, length):
 def test_however_the_bytes_are_cut(served, cuts, second):
     stream = request(GOOD) + request(second) + request(GOOD)
     at = [0, *sorted(cuts), len(stream)]
-    heard, _ = both(served, *[stream[a:b] for a, b in zip(at, at[1:], strict=False) if b > a])
+    heard, _ = both(served, *[stream[a:b] for a, b in pairwise(at) if b > a])
     assert heard.count(b"HTTP/1.1 ") == 3
 
 
@@ -191,7 +192,7 @@ def test_a_body_is_never_read_as_a_request(served):
     head = len(outer) - 2 * len(inner)
     for cuts in ([head], [head, head + len(inner)], [head - 1], [head + 1]):
         at = [0, *cuts, len(outer)]
-        heard, taken = both(served, inner, *[outer[a:b] for a, b in zip(at, at[1:], strict=False)], inner)
+        heard, taken = both(served, inner, *[outer[a:b] for a, b in pairwise(at)], inner)
         assert heard.count(b"HTTP/1.1 ") == 3 and taken == 2
 
 
