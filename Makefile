@@ -33,8 +33,10 @@ serve: setup ## Train the default model, release it where git can, and serve it 
 	@mlserve release || case $$? in 10|11|12|13) ;; *) exit 1;; esac
 	mlserve serve
 
-test: check lint types lessons tests ## Run everything that CI runs
-	$(MAKE) --no-print-directory -j2 --output-sync=target browser outputs-low outputs-high docs
+test: check ## Run everything that CI runs
+	$(MAKE) --no-print-directory -j2 --output-sync=target lessons types lint
+	$(MAKE) --no-print-directory tests
+	$(MAKE) --no-print-directory -j2 --output-sync=target outputs-high browser outputs-low docs
 	$(MAKE) --no-print-directory coverage
 
 check: setup ## Are notebooks clean, modules exported, README and requirements up to date?

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .bodies import flat, from_arrow, from_text
-from .contract import Contract, Field, check_rows
+from .contract import Contract, Field, check_rows, example
 from .errors import MlserveError
 from .score import Model, Scored, answer
 from .wire import BadJson, read_json
@@ -136,15 +137,12 @@ def added(
 
 
 @contextmanager
-def _csv_writer(path: Path, source: Path) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", newline="") as file:
+def _csv_writer(path: Path, source: Path, columns: dict[str, Any]) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as file, source.open(encoding="utf-8-sig", newline="") as given:
         writer = csv.writer(file)
-        head: list[str] = []
+        writer.writerow([*next(csv.reader(given)), *columns])
 
         def write(rows: list[dict[str, Any]]) -> None:
-            if not head and rows:
-                head.extend(rows[0])
-                writer.writerow(head)
             writer.writerows([_cell(v) for v in row.values()] for row in rows)
 
         yield write
@@ -155,13 +153,13 @@ def _cell(value: Any) -> Any:
 
 
 @contextmanager
-def _jsonl_writer(path: Path, source: Path) -> Iterator[Write]:
+def _jsonl_writer(path: Path, source: Path, columns: dict[str, Any]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @contextmanager
-def _parquet_writer(path: Path, source: Path) -> Iterator[Write]:
+def _parquet_writer(path: Path, source: Path, columns: dict[str, Any]) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -171,7 +169,8 @@ def _parquet_writer(path: Path, source: Path) -> Iterator[Write]:
     def write(rows: list[dict[str, Any]]) -> None:
         new = [{k: v for k, v in row.items() if k not in kept.names} for row in rows]
         table = pa.Table.from_pylist(rows, schema=kept)
-        for name, column in zip(list(new[0]) if new else [], pa.Table.from_pylist(new).columns, strict=True):
+        more = pa.Table.from_pylist(new or [columns]).slice(0, len(new))
+        for name, column in zip(more.column_names, more.columns, strict=True):
             table = table.append_column(name, column)
         if not opened:
             opened.append(pq.ParquetWriter(path, table.schema))
@@ -190,7 +189,7 @@ class Format:
 
     read: Callable[[Path, Contract], Iterator[Piece]]
     value: Callable[[Field, Any], Any]  # From what stands in the file to what the contract checks
-    write: Callable[[Path, Path], AbstractContextManager[Write]]  # To the first path, beside the columns of the second
+    write: Callable[[Path, Path, dict[str, Any]], AbstractContextManager[Write]]  # (to, beside what, what is added)
 
 
 FORMATS = {
@@ -235,9 +234,12 @@ def predict_file(
     if not target.parent.is_dir():
         raise BadFile(f"there is no folder {target.parent.name} to write {target.name} to")
     part, rows = target.with_name(f".{target.name}.part"), 0
+    columns = added(model, model.score([example(model.contract)])[0], [])
     try:
-        with format_.write(part, source) as write:
-            for piece, share in format_.read(source, model.contract):
+        pieces = format_.read(source, model.contract)
+        first = next(pieces, ([], 1.0))  # a file that cannot be read is told before anything is written
+        with format_.write(part, source, columns) as write:
+            for piece, share in chain([first], pieces):
                 write(_scored(model, format_, piece, rows))
                 rows += len(piece)
                 progress(share)

@@ -242,6 +242,7 @@ def serve(
     follow: Annotated[
         float | None, typer.Option(help="Seconds between looks at what was promoted; 0 for never.")
     ] = None,
+    json_: Json = False,
 ) -> None:
     "Serve the model over HTTP, with its page."
     import os
@@ -257,7 +258,7 @@ def serve(
 
         with transfer("fetch") as tell:
             fetch_ahead(settings, tell)
-    raise typer.Exit(serve_(settings))
+    raise typer.Exit(serve_(settings, json_))
 
 # %% ../nbs/45_cli.ipynb #afc68a9c
 data = typer.Typer(help="The data that ships, and a stream of it.", no_args_is_help=True)
@@ -302,12 +303,15 @@ def data_stream(
 def contract_export(
     to: Annotated[str, typer.Option(help="jsonschema, pandera or gx (Great Expectations).")] = "jsonschema",
     model: Model_ = None,
+    json_: Json = False,
 ) -> None:
     "Print the contract for another tool."
     from mlserve.bundle import read_bundle
     from mlserve.exchange import export_contract
 
-    print(export_contract(read_bundle(_bundle_folder(model)).contract, to))
+    bundle = read_bundle(_bundle_folder(model))
+    text = export_contract(bundle.contract, to)
+    say(text, {"model": bundle.manifest.name, "version": bundle.manifest.version, "to": to, "contract": text}, json_)
 
 # %% ../nbs/45_cli.ipynb #52d2828c
 @app.command()
@@ -822,9 +826,9 @@ def doctor(
 
 
 @app.command()
-def version() -> None:
+def version(json_: Json = False) -> None:
     "Print the version of mlserve."
-    print(mlserve.__version__)
+    say(mlserve.__version__, {"version": mlserve.__version__}, json_)
 
 
 def main() -> None:

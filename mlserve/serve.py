@@ -314,11 +314,12 @@ def errors_told() -> Iterator[None]:
 def run(
     settings: Settings,  # What holds now
     create: str | Create,  # Makes the application
+    as_json: bool = False,  # Is the line that says where for a program?
 ) -> int:  # Exit code
     "Serve until told to stop"
     serve = settings.serve
     with bind(serve.host, serve.port) as listening:
-        ready = partial(_say_ready, listening, serve.workers)
+        ready = partial(_say_ready, listening, serve.workers, as_json)
         if serve.workers <= 1:
             serve_here(settings, create, listening, ready)
             return 0
@@ -329,10 +330,11 @@ def run(
             shutil.rmtree(folder_of(os.getpid()), ignore_errors=True)
 
 
-def _say_ready(listening: socket.socket, workers: int) -> None:
+def _say_ready(listening: socket.socket, workers: int, as_json: bool) -> None:
     host, port = listening.getsockname()[:2]
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    print(f"mlserve answers on http://{place}" + (f" with {workers} workers" if workers > 1 else ""), flush=True)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    people = f"mlserve answers on {url}" + (f" with {workers} workers" if workers > 1 else "")
+    print(json.dumps({"url": url, "workers": workers}) if as_json else people, flush=True)
 
 
 def main(

@@ -129,9 +129,11 @@ def asgi(
 
 def serve(
     settings: Settings,  # Where to listen, with how many workers
+    as_json: bool = False,  # Is the line that says where for a program?
 ) -> int:  # Exit code
     "Serve the project's model until told to stop"
     if not settings.follow.every and not on_dyno():
         find_bundle(settings.path(settings.model.folder), settings.model.name)
-    print(told(access_of(settings.access, settings.serve.host, on_dyno())), flush=True)
-    return run(settings, create)
+    if not as_json:
+        print(told(access_of(settings.access, settings.serve.host, on_dyno())), flush=True)
+    return run(settings, create, as_json)

@@ -1,5 +1,6 @@
 "Models and services that several tests share"
 
+import fcntl
 import os
 import shutil
 import socket
@@ -37,14 +38,25 @@ def make_project(folder, example):
     return folder
 
 
+def train_once(root, example):
+    "A project with a trained bundle, made by whichever process of the suite comes first"
+    root.mkdir(exist_ok=True)
+    with (root / f"{example}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = root / example
+        if not (folder / "models").exists():
+            train(load_settings(make_project(folder, example), environ={}))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def projects(tmp_path_factory):
     "A project with a trained bundle for each recipe that ships"
-    root = tmp_path_factory.mktemp("projects")
-    made = {name: make_project(root / name, name) for name in EXAMPLES}
-    for folder in made.values():
-        train(load_settings(folder, environ={}))
-    return made
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    own = tmp_path_factory.mktemp("projects")
+    return {name: shutil.copytree(train_once(shared / "trained", name), own / name) for name in EXAMPLES}
 
 
 @pytest.fixture(scope="session", params=EXAMPLES)

@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import stat
+import subprocess
 
 import pyarrow.parquet as pq
 import pytest
 
 from mlserve.bundle import read_bundle
 from mlserve.examples.census import recipe as census_recipe
-from tests.conftest import free_port, make_project, mlserve
+from tests.conftest import MLSERVE, environment, free_port, make_project, mlserve
 
 
 def printed(done):
@@ -166,3 +167,29 @@ def test_help_has_a_line_for_each_command(tmp_path):
     done = mlserve(tmp_path, "--help")
     for command in ("train", "evaluate", "predict", "serve", "doctor", "data", "contract"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_file_without_rows_gets_its_columns(census, suffix):
+    none = census_recipe.load(census / "data").drop(columns="income").head(0)
+    source = census / f"nobody{suffix}"
+    {".csv": none.to_csv, ".parquet": none.to_parquet}.get(suffix, lambda *a, **k: source.write_text(""))(
+        source, index=False
+    )
+    assert printed(mlserve(census, "predict", source.name, "--json"))["rows"] == 0
+    made = census / f"nobody.predicted{suffix}"
+    if suffix != ".jsonl":
+        read = pq.read_schema(made).names if suffix == ".parquet" else made.read_text().strip().split(",")
+        assert read[:13] == list(none.columns)
+        assert read[13:] == ["predicted_label", "probability_<=50K", "probability_>50K", "warnings"]
+
+
+def test_every_command_speaks_to_programs(census):
+    assert printed(mlserve(census, "version", "--json"))["version"]
+    told = printed(mlserve(census, "contract", "export", "--json"))
+    assert (told["model"], told["to"]) == ("census", "jsonschema") and json.loads(told["contract"])["properties"]
+    command = [MLSERVE, "serve", "--json", "--port", str(free_port())]
+    with subprocess.Popen(command, cwd=census, env=environment(), stdout=subprocess.PIPE) as serving:
+        place = json.loads(serving.stdout.readline())
+        serving.terminate()
+    assert place == {"url": f"http://127.0.0.1:{command[-1]}", "workers": 1} and serving.returncode == 0

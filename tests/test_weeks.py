@@ -27,7 +27,10 @@ def drifted(kind, n=13, seed=0, strength=None):
 
 
 def test_every_row_has_one_week(people):
-    assert sum(len(week(people, n)) for n in range(1, WEEKS + 1)) == len(people)
+    weeks = deal(people)
+    assert set(weeks) == set(range(1, WEEKS + 1))
+    for n in (1, 2, WEEKS):
+        assert week(people, n).equals(people[weeks == n].reset_index(drop=True))
     assert len(until(people, WEEKS)) == len(people)
     assert until(people, 2).equals(people[deal(people) <= 2].reset_index(drop=True))
 

@@ -146,7 +146,8 @@ def test_headers_that_change_nothing(served, line):
 @pytest.mark.parametrize("line", [
     b"Connection: close", b"Accept: text/csv", b"Content-Encoding: gzip",
     b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Host: other", b"Content-Length: 3",
-    b"Content-Type: text/plain", b"Content-Type: application/json", b"a: b\r\n" * 101 + b"a: b", b"a: " + b"b" * 40_000, b" folded", b"no colon", b"a\x00b: c",
+    b"Content-Type: text/plain", b"Content-Type: application/json", b"a: b\r\n" * 101 + b"a: b",
+    b"a: " + b"b" * 40_000, b" folded", b"no colon", b"a\x00b: c",
 ], ids=lambda line: repr(line[:30]))  # fmt: skip
 def test_headers_that_lead_the_whole_way(served, line):
     once = both(served, request(GOOD, line))
