@@ -89,7 +89,7 @@ simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 	OMP_NUM_THREADS=1 python scripts/simulate.py
 
 test-new: setup ## Make five projects with mlserve new, test, serve and ask each
-	pytest -q -m new tests
+	pytest -q -rP -m new tests/test_new.py # which says how long each step took
 
 test-lab: setup chromium ## Change a notebook in the real JupyterLab, in Chromium; export, test and serve it
 	pytest -q -m lab tests/browser
