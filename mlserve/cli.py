@@ -669,7 +669,7 @@ def new(
     from dataclasses import asdict
     from tempfile import TemporaryDirectory
 
-    from mlserve.scaffold import SAMPLES, check_name, create, sample
+    from mlserve.scaffold import SAMPLES, CannotScaffold, check_name, create, sample
 
     if update:
         return _update(Path.cwd(), yes)
@@ -683,6 +683,8 @@ def new(
         if data in SAMPLES and not path.exists():
             path, theirs = sample(data, Path(folder))
             target = target or theirs
+        elif not path.is_file():
+            raise CannotScaffold(f"there is no file {path.name}; give a CSV or Parquet, or one of {', '.join(SAMPLES)}")
         target = _asked(target, "Column to predict", "--target COLUMN, the column to predict")
         with steps() as step:
             made = create(name, path, target, Path.cwd(), step)

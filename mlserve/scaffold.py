@@ -212,7 +212,6 @@ def _check_tools() -> None:
 
 def _finish(folder: Path, name: str) -> tuple[str, ...]:
     "Format, export, run and clean the notebooks, and write README.md"
-    _must(folder, "nbdev-clean")
     _must(folder, "ruff", "format", "-q", "--no-cache", ".")
     _must(folder, "ruff", "check", "-q", "--no-cache", "--fix", "--select", "I", ".")
     _must(folder, "nbdev-export")
@@ -309,7 +308,10 @@ def pin(
     folder: Path,  # Of the project
 ) -> tuple[str, ...]:  # What a person should know
     "Write the lock and requirements.txt"
-    if origin := _origin():
+    origin = _origin()
+    if origin and not origin.exists():
+        return (f"{origin.name}, from which mlserve was installed, is gone; put it into wheels, then run make setup",)
+    if origin:
         _wheel(origin, folder / "wheels")
     lock = folder / ".ci/lock.txt"
     lock.write_text(_tested(), encoding="utf-8")

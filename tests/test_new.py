@@ -124,8 +124,8 @@ def test_the_command_asks_for_what_it_needs_and_says_what_is_wrong(tmp_path):
     for args, said in (
         ((), "needs a name"),
         (("rivers",), "needs --data FILE"),
-        (("rivers", "--data", "no.csv"), "needs --target"),
-        (("rivers", "--data", "no.csv", "--target", "y"), "there is no file no.csv"),
+        (("rivers", "--data", "no.csv"), "there is no file no.csv"),
+        (("rivers", "--data", str(ROOT / "mlserve/data/adult.parquet")), "needs --target"),
         (("--update",), "there is no .mlserve.json here"),
     ):
         done = mlserve(tmp_path, "new", *args)
@@ -230,7 +230,11 @@ def test_the_recipes_train_and_answer(made):
     tests = [f"{name}/tests" for name in PAIR]  # both at once: much of the time goes into imports
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "flats/pyproject.toml"]
     done = subprocess.run(
-        [*command, "--rootdir=flats", "--import-mode=importlib", *tests], cwd=root, env=env, capture_output=True, text=True
+        [*command, "--rootdir=flats", "--import-mode=importlib", *tests],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout + done.stderr
 
@@ -242,6 +246,12 @@ def test_what_a_project_serves_with_is_installed_where_it_is_made():
 
     serving, new = (needed([f"mlserve[{extras}]"], target("3.11"), {}) for extras in ("store,postgres,sklearn", "new"))
     assert {"psycopg", "obstore", "scikit-learn", "fastapi"} <= serving.keys() <= new.keys()
+
+
+def test_a_wheel_that_is_gone_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaffold, "_origin", lambda: tmp_path / "mlserve-0.whl")
+    (told,) = scaffold.pin(tmp_path)
+    assert "mlserve-0.whl, from which mlserve was installed, is gone" in told and not list(tmp_path.iterdir())
 
 
 def test_the_workflows_call_only_what_the_makefile_has():
