@@ -82,8 +82,9 @@ coverage: # of what tests, browser and outputs ran
 test-slow: setup ## Run the tests that take long: every stored pipeline, every folded one, coverage of intervals, the benchmark
 	pytest -q -m slow tests
 
-story: setup ## A model serves, the world moves, a new model goes live; minutes
-	pytest -q -m slow tests/test_story.py
+story: setup ## A year: a model serves, the world moves, a worse model is held, better ones go live; minutes
+	python scripts/story.py
+	pytest -q tests/test_story.py -m "not slow"
 
 simulate: setup ## Simulate what the gate and the drift monitor promise; minutes
 	OMP_NUM_THREADS=1 python scripts/simulate.py

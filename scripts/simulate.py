@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -209,18 +210,29 @@ class World:
             self.truth if question == "label" else answer_columns(self.contract.output, self.answers)[summary.name][1]
         )
 
+    @cache  # noqa: B019 (lives as long as the world)
+    def array(self, column, question):
+        "Values as numbers or as they are, and where there is none"
+        values = np.array(self.values(column, question), dtype=object)
+        gone = np.array([v is None or v != v for v in values])
+        by_level = column.kind in ("category", "boolean")
+        return (values if by_level else values.astype(float)), gone
+
+    @cache  # noqa: B019
+    def level(self, column, question, mark):
+        return self.array(column, question)[0] == mark
+
     def marks(self, watch, question):
         "Which row hits which mark; of which rows each mark is a part"
         hits, of = [], []
         for column in watch.columns:
-            values = np.array(self.values(column, question), dtype=object)
-            gone = np.array([v is None or v != v for v in values])
+            bare = replace(column, marks=(), hits=(), of=())
+            values, gone = self.array(bare, question)
             if column.kind in ("category", "boolean"):
-                level = [values == m for m in column.marks]
+                level = [self.level(bare, question, m) for m in column.marks]
                 hits += [*level, ~gone & ~np.any(level, axis=0), gone]
             else:
-                number = values.astype(float)
-                hits += [*(number <= m for m in column.marks), gone]
+                hits += [*(values[None] <= np.array(column.marks)[:, None]), gone]
             of += [*(~gone for _ in hits[len(of) : -1]), ~np.zeros_like(gone)]
         return np.stack(hits, axis=1).astype(np.uint8), np.stack(of, axis=1).astype(np.uint8)
 
@@ -323,39 +335,39 @@ DRIFTS = {
 }
 
 
-def delay(rng, world, moved, rows, monitor, most=60):
+def delay(rng, monitor, quiet, after, rows, most=60):
     "Days until each question is answered with yes, after the world has moved"
-    quiet, after = counted(world, monitor), counted(moved, monitor)
     state = State()
     for day in range(QUIET + most):
         marks, lost = quiet if day < QUIET else after
-        state = one_day(monitor, state, marks, lost, rng.integers(world.size, size=rows))
+        state = one_day(monitor, state, marks, lost, rng.integers(len(lost), size=rows))
     return {q: look - QUIET for q, look in state.found.items() if look > QUIET}
 
 
 def drift_power(rows_of_weeks, fitted, contract, world, runs):
     "After a quiet month, how soon is a shift of a known size found?"
-    made = {}
+    worlds = {}
     for kind, (strengths, question) in DRIFTS.items():
         for drift in strengths:
-            strength = float(drift.partition(":")[2])
-            shifted = KINDS[kind].move(rows_of_weeks, strength, np.random.default_rng(9))
-            moved = World(shifted, fitted, contract)
+            shifted = KINDS[kind].move(rows_of_weeks, float(drift.partition(":")[2]), np.random.default_rng(9))
+            worlds[drift] = World(shifted, fitted, contract), question
+    days = {(drift, rows): [] for drift in worlds for rows in (100, 500)}
+    for k in range(runs):
+        monitor = make_monitor(reference_of(world, np.random.default_rng([400, k]), 16_000), contract.output, Drift())
+        quiet = counted(world, monitor)
+        for drift, (moved, question) in worlds.items():
+            after = counted(moved, monitor)
             for rows in (100, 500):
-                days = []
-                for k in range(runs):
-                    rng = np.random.default_rng([400, rows, k])
-                    monitor = make_monitor(reference_of(world, rng, 16_000), contract.output, Drift())
-                    days.append(delay(rng, world, moved, rows, monitor).get(question, math.inf))
-                middle = float(np.median(days))
-                made[f"{drift}, {rows} rows a day"] = {
-                    "question": question,
-                    "median days": middle if math.isfinite(middle) else None,
-                    "found in 7 days": float(np.mean(np.array(days) <= 7)),
-                    "found in 30 days": float(np.mean(np.array(days) <= 30)),
-                    "found in 60 days": float(np.mean(np.array(days) <= 60)),
-                }
-    return made
+                found = delay(np.random.default_rng([401, rows, k]), monitor, quiet, after, rows)
+                days[drift, rows].append(found.get(question, math.inf))
+    return {f"{drift}, {rows} rows a day": delays(worlds[drift][1], took) for (drift, rows), took in days.items()}
+
+
+def delays(question, days):
+    "How soon, and how often at all"
+    middle = float(np.median(days))
+    within = {f"found in {most} days": float(np.mean(np.array(days) <= most)) for most in (7, 30, 60)}
+    return {"question": question, "runs": len(days), "median days": middle if math.isfinite(middle) else None, **within}
 
 
 PARTS = ("gate errors", "gate power", "gate slices", "gate creep", "drift errors", "drift power")

@@ -1,5 +1,10 @@
 "A round may be cut off anywhere and walked again; brakes hold; nothing is changed by a dry run"
 
+import json
+import resource
+import time
+from itertools import pairwise
+
 import pytest
 
 from mlserve import loop
@@ -9,6 +14,8 @@ from mlserve.registry import git, in_service, read_events
 from mlserve.rounds import read_rounds
 from mlserve.settings import load_settings
 from mlserve.store import Folder, read_pointer
+
+from .conftest import mlserve
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library that DVC uses
 DAY = 86_400.0
@@ -98,3 +105,55 @@ def test_two_rounds_at_once(wine):
 def test_a_new_major_version_waits_for_a_person(wine):
     assert loop._goes_live(wine, "", "1.0.0") and loop._goes_live(wine, "1.4.0", "1.5.0")
     assert not loop._goes_live(wine, "1.4.0", "2.0.0")
+
+
+# The command
+
+
+def told(folder, code, *args):
+    "What `mlserve retrain` says as JSON"
+    done = mlserve(folder, "retrain", "--json", *args)
+    assert done.returncode == code, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert said["exit_code"] == code
+    return said
+
+
+@pytest.mark.slow
+def test_the_command_tells_workflows_what_came_of_it(wine):
+    folder = wine.root
+    first = told(folder, 0)
+    assert (first["result"], first["version"], first["promoted"]) == ("released", "1.0.0", "prod")
+    again = mlserve(folder, "retrain")
+    assert again.returncode == 12 and again.stdout == "wine: nothing to do: there is no reason for a new model\n"
+    (folder / "params.yaml").write_text("wine:\n  pipeline:\n    C: 0.0001\n")
+    before = git(folder, "rev-parse", "HEAD"), git(folder, "tag"), served(wine)
+    tried = told(folder, 10, "--why", "fewer numbers", "--dry-run", "--report", "report.md")
+    assert tried["dry_run"] and tried["triggers"][0] == {"kind": "by hand", "says": "fewer numbers"}
+    assert "### May it replace the model in service?" in (folder / "report.md").read_text()
+    held = told(folder, 10, "--why", "fewer numbers")
+    assert held["verdict"]["decision"] == "hold" and held["version"] == ""
+    assert (git(folder, "rev-parse", "HEAD"), git(folder, "tag"), served(wine)) == before
+    page = (folder / "reports/wine-retrain/report.html").read_text()
+    assert page.count("data:image/png;base64,") > 3 and "<script" not in page
+
+
+@pytest.mark.slow
+def test_a_round_of_the_default_model_takes_less_than_90_seconds(wine):
+    folder = wine.root
+    (folder / "settings.ini").write_text("[model]\nrecipe = mlserve.examples.census:recipe\n")
+    took, spent = [], [cpu_of_commands()]
+    for params, args in (("", ()), ("census:\n  pipeline:\n    max_iter: 90\n", ("--why", "fewer trees"))):
+        (folder / "params.yaml").write_text(params)
+        began = time.monotonic()
+        assert told(folder, 0, *args)["promoted"] == "prod"  # trained, judged, released, reported
+        took.append(time.monotonic() - began)
+        spent.append(cpu_of_commands())
+    cpu = [after - before for before, after in pairwise(spent)]  # which, unlike the clock, knows of no neighbours
+    print(f"rounds of {took[0]:.1f} and {took[1]:.1f} seconds, {cpu[0]:.1f} and {cpu[1]:.1f} of CPU")
+    assert max(cpu) < 90
+
+
+def cpu_of_commands():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
