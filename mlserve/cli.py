@@ -438,7 +438,7 @@ def _model_name(given: str = "") -> str:
 
 
 def _store() -> Any:
-    from mlserve.store import find_remote, open_store
+    from mlserve.remote import find_remote, open_store
 
     settings = load_settings()
     return open_store(find_remote(settings), settings.store.wait)

@@ -22,23 +22,10 @@ from typing import TypeVar
 from .app import Service
 from .bundle import BadBundle, NoBundle, find_bundle, read_bundle
 from .errors import MlserveError
+from .remote import NoStore, Objects, StoreError, find_remote, open_store
 from .score import Model, load_model
 from .settings import BadSettings, Settings
-from mlserve.store import (
-    Limits,
-    NoStore,
-    Objects,
-    Pointer,
-    StoreError,
-    Tell,
-    Tracked,
-    fetch,
-    find_remote,
-    open_store,
-    read_dvc,
-    read_lock,
-    read_pointer,
-)
+from .store import Limits, Pointer, Tell, Tracked, fetch, read_dvc, read_lock, read_pointer
 
 # %% ../nbs/33_follow.ipynb #ba249d92
 class NewMajor(MlserveError):

@@ -27,10 +27,10 @@ from .follow import major
 from .journal import hold
 from .registry import Event, git, in_service, locked, promote, read_events, released
 from .release import FIRST, Release, champion_of, judge, recover, release
+from .remote import NoStore, Objects, find_remote, open_store
 from .retrain import Step, train
 from .rounds import NOTHING, RELEASED, Past, Picture, Round, as_html, as_markdown, read_rounds, remember
 from .settings import Settings
-from .store import NoStore, Objects, find_remote, open_store
 from .triggers import Facts, brake, fallen, find_triggers, live
 from .versus import compare_bundles
 

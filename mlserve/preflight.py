@@ -17,8 +17,9 @@ from .archive import committed, is_ignored, read_slugignore, uncommitted
 from .doctor import Finding
 from .drain import GRACE
 from .errors import MlserveError
+from .remote import NoStore, find_remote, open_store
 from .settings import Settings
-from .store import NoStore, find_remote, open_store, read_pointer
+from .store import read_pointer
 
 # %% ../nbs/43_preflight.ipynb #5aad258a
 @dataclass(frozen=True)

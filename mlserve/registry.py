@@ -21,18 +21,9 @@ from pathlib import Path
 
 from .bundle import NAME
 from .errors import MlserveError
+from .remote import ObjectDamaged, Objects, StoreError
 from .settings import Settings
-from mlserve.store import (
-    ObjectDamaged,
-    Objects,
-    Pointer,
-    StoreError,
-    Tracked,
-    check_objects,
-    read_dvc,
-    read_pointer,
-    write_pointer,
-)
+from .store import Pointer, Tracked, check_objects, read_dvc, read_pointer, write_pointer
 
 # %% ../nbs/23_registry.ipynb #8c024b0d
 class RegistryError(MlserveError):

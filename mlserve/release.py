@@ -34,21 +34,10 @@ from mlserve.registry import (
     released,
     tracked_at,
 )
+from .remote import Folder, ObjectMissing, StoreError, find_remote, open_store
 from .score import load_model
 from .settings import Settings
-from mlserve.store import (
-    Folder,
-    Limits,
-    ObjectMissing,
-    StoreError,
-    check_objects,
-    fetch,
-    find_remote,
-    manifest_digest,
-    open_store,
-    place,
-    read_dvc,
-)
+from .store import Limits, check_objects, fetch, manifest_digest, place, read_dvc
 
 if TYPE_CHECKING:
     from mlserve.recipe import Recipe

@@ -20,7 +20,7 @@ from .compare import as_markdown as change_as_markdown
 from .errors import MlserveError
 from .gate import Verdict
 from .gate import as_markdown as verdict_as_markdown
-from .store import ObjectMissing, Objects
+from .remote import ObjectMissing, Objects
 from .triggers import Trigger
 
 # %% ../nbs/41_rounds.ipynb #fba8b6e6

@@ -29,10 +29,10 @@ from .metrics import Metrics
 from .open_inference import add_open_inference
 from .pages import add_pages
 from .rate import Rate
+from .remote import NoStore
 from .serve import application, errors_told, run
 from .settings import Settings, load_settings
 from .shadow import Shadow
-from .store import NoStore
 
 # %% ../nbs/37_service.ipynb #1680f91d
 def on_dyno() -> bool:

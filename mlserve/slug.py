@@ -25,10 +25,11 @@ from .archive import slug_files, tarball, unpack
 from .bundle import Bundle, find_bundle, read_bundle
 from .errors import MlserveError
 from .follow import meant, pinned
+from .remote import NoStore, find_remote, open_store
 from .score import check_probe, load_model
 from .settings import Settings
 from .settings import Slug as Budget
-from .store import Limits, NoStore, Tell, fetch, find_remote, open_store, place, read_pointer
+from .store import Limits, Tell, fetch, place, read_pointer
 
 # %% ../nbs/43_slug.ipynb #bddf2eba
 class NoSlug(MlserveError):

@@ -11,9 +11,10 @@ from mlserve import loop
 from mlserve.errors import MlserveError
 from mlserve.loop import retrain
 from mlserve.registry import git, in_service, read_events
+from mlserve.remote import Folder
 from mlserve.rounds import read_rounds
 from mlserve.settings import load_settings
-from mlserve.store import Folder, read_pointer
+from mlserve.store import read_pointer
 
 from .conftest import mlserve
 

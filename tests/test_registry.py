@@ -28,8 +28,9 @@ from mlserve.registry import (
     rollback,
     served_on,
 )
+from mlserve.remote import Folder, ObjectDamaged, PointerMoved, StoreError
 from mlserve.settings import Settings
-from mlserve.store import Folder, ObjectDamaged, PointerMoved, StoreError, object_path, pointer_path, read_pointer
+from mlserve.store import object_path, pointer_path, read_pointer
 
 GTO = Path(sys.executable).with_name("gto")
 START = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp())

@@ -19,9 +19,10 @@ from mlserve.persist import dump_pipeline
 from mlserve.recipe import Params, find_recipe
 from mlserve.registry import NoRepository, git, promote, read_events, released, rollback, tracked_at
 from mlserve.release import STEPS, ReleaseError, best_before, face, recover, release
+from mlserve.remote import StoreError, find_remote, open_store
 from mlserve.retrain import train
 from mlserve.settings import Gate, load_settings
-from mlserve.store import StoreError, check_objects, find_remote, manifest_digest, object_path, open_store, read_dvc
+from mlserve.store import check_objects, manifest_digest, object_path, read_dvc
 from mlserve.train import fit
 from tests.conftest import MLSERVE, environment, make_project, mlserve
 

@@ -18,12 +18,13 @@ from mlserve.database import new_id, open_file
 from mlserve.journal import Answered, Journal, Source
 from mlserve.metrics import Metrics
 from mlserve.recipe import find_recipe
+from mlserve.remote import Folder
 from mlserve.retrain import train
 from mlserve.score import load_model
 from mlserve.settings import Comparing, Store, load_settings
 from mlserve.settings import Shadow as Given
 from mlserve.shadow import WAITING, OtherTask, Shadow, comparable, disagreements
-from mlserve.store import Folder, Pointer, manifest_digest, object_path, write_pointer
+from mlserve.store import Pointer, manifest_digest, object_path, write_pointer
 
 from .conftest import Service, free_port, mlserve
 from .databases import postgresql

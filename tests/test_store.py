@@ -16,25 +16,27 @@ import pytest
 
 from mlserve.bundle import BadBundle, Lineage, Manifest, read_bundle, write_bundle
 from mlserve.contract import Contract, Output, infer_field, to_json
-from mlserve.settings import Settings, Store
-from mlserve.store import (
+from mlserve.remote import (
     Cloud,
-    Limits,
     ObjectDamaged,
     ObjectMissing,
-    Pointer,
     PointerMoved,
     Remote,
     StoreError,
     StoreRefused,
     StoreUnreachable,
+    find_remote,
+    open_store,
+)
+from mlserve.settings import Settings, Store
+from mlserve.store import (
+    Limits,
+    Pointer,
     check_objects,
     fetch,
     fetch_file,
-    find_remote,
     list_folder,
     object_path,
-    open_store,
     place,
     read_dvc,
     read_lock,
@@ -401,7 +403,7 @@ def test_remotes_that_cannot_be_used(tmp_path):
 
 
 def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
-    from mlserve.store import _aws_keys, _s3
+    from mlserve.remote import _aws_keys, _s3
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

@@ -10,7 +10,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from mlserve.bundle import Lineage, Manifest, dump, write_bundle
 from mlserve.contract import Contract, Field, Output, to_json
 from mlserve.plan import Input, Op, Plan, to_bytes
-from mlserve.store import Folder, Pointer, manifest_digest, object_path, read_pointer, write_pointer
+from mlserve.remote import Folder
+from mlserve.store import Pointer, manifest_digest, object_path, read_pointer, write_pointer
 
 CONTRACT = Contract((Field("age", "integer"),), Output("regression", "income", unit="USD"))
 

@@ -14,9 +14,9 @@ import pytest
 
 from mlserve.bundle import NoBundle
 from mlserve.follow import first_model
+from mlserve.remote import Remote, StoreError, StoreUnreachable, open_store
 from mlserve.settings import BadSettings, load_settings
 from mlserve.slug import bake
-from mlserve.store import Remote, StoreError, StoreUnreachable, open_store
 from tests.conftest import environment, free_port
 from tests.faults.shop import Shop, rate_of
 
