@@ -154,7 +154,7 @@ def gate_slices(runs):
     "Ten slices, of which none or one is harmed"
     rules = Gate(margin=WIDE, loss_margin=WIDE)
     made = {}
-    for rows, less in ((400, 0.0), (400, 1.5), (800, 0.0), (800, 1.0), (800, 1.5)):
+    for rows, less in ((500, 0.0), (500, 1.5), (800, 0.0), (800, 1.0), (800, 1.5)):
         harm = slice_harm(less)
         name = f"{rows} rows in the slice, loss {harm:+.0%}"
         made[name] = tally(INCOME, lambda r, n=rows, m=less: sliced(r, 10 * n, n, m, 10), rules, runs, 200)
