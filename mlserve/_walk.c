@@ -8,6 +8,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #define BLOCK 128 /* rows that go through the steps together */
 #define LANES 8   /* ways down a tree that are walked at the same time: while one waits for memory, the others go on */
@@ -696,6 +699,8 @@ static int take_trees(Walk *w, Step *s, const Raw *raw)
     for (Py_ssize_t i = at[2]; !failed && i < at[3]; i++) failed = take_node(w, s, raw, seen, i);
     PyMem_Free(seen);
     if (!s->columns) s->columns = 1; /* for leaves to look at */
+    Column *fitting = failed ? NULL : PyMem_Realloc(s->column, (size_t)(s->columns + 1) * sizeof(Column));
+    if (fitting) s->column = fitting;
     if (s->columns > w->widest) w->widest = s->columns;
     return failed;
 }
@@ -817,13 +822,28 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *give_back(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(none))
+{
+#if defined(__GLIBC__)
+    Py_BEGIN_ALLOW_THREADS
+    malloc_trim(0);
+    Py_END_ALLOW_THREADS
+#endif
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef FUNCTIONS[] = {
+    {"give_back", give_back, METH_NOARGS, "Give memory that nobody uses back to the system, where the C library can"},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot SLOTS[] = {
     {Py_tp_init, walk_init}, {Py_tp_dealloc, walk_free}, {Py_tp_methods, METHODS}, {Py_tp_new, PyType_GenericNew}, {0, NULL},
 };
 
 static PyType_Spec SPEC = {"mlserve._walk.Walk", sizeof(Walk), 0, Py_TPFLAGS_DEFAULT, SLOTS};
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "mlserve._walk", "The compiled walk", -1, NULL, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "mlserve._walk", "The compiled walk", -1, FUNCTIONS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__walk(void)
 {

@@ -220,6 +220,7 @@ def open_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma cache_size = -256")  # KiB: rows are written once and read by others
         connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
     except errors as error:
         raise NoDatabase from error

@@ -20,7 +20,7 @@ from .bundle import Bundle
 from .contract import Contract, Row
 from .errors import FieldError, MlserveError
 from .plan import from_bytes
-from .walk import CannotScore, Scorer, scorer
+from .walk import CannotScore, Scorer, give_back, scorer
 
 # %% ../nbs/30_score.ipynb #95d26e78
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,7 @@ def load_model(
         raise UnknownEngine(f"the model {manifest.name} needs the engine {manifest.engine!r}; update mlserve")
     model = engines[manifest.engine](bundle)
     check_probe(model)
+    give_back()
     return model
 
 

@@ -84,7 +84,7 @@ def adopt(
     redirect(server, serve)
     config.ws_protocol_class = None
     if config.http_protocol_class is HttpToolsProtocol:
-        config.http_protocol_class = partial(Direct, serve=serve, shortcut=shortcut)  # type: ignore[assignment]
+        config.http_protocol_class = partial(Direct, serve=serve, shortcut=shortcut, heads={})  # type: ignore[assignment]
     if config.timeout_keep_alive == 5:  # uvicorn's default: too short for a router that keeps connections
         config.timeout_keep_alive = serve.keep_alive  # type: ignore[assignment]
     install_drain(drain, serve, lifeline)

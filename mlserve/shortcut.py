@@ -33,7 +33,7 @@ def as_lines(
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
 
 # %% ../nbs/29_shortcut.ipynb #6e012b2c
-HEADS = 64  # That a connection remembers
+HEADS = 256  # That are remembered
 LONGEST = 1024  # Bytes of a head that is remembered
 
 
@@ -47,10 +47,9 @@ class Direct(Protocol):
     general: object = None  # Headers of the server, a new list each second
     status = b""  # The first line of an answer, and these
 
-    def __init__(self, *arguments: Any, shortcut: Shortcut, **more: Any) -> None:
+    def __init__(self, *arguments: Any, shortcut: Shortcut, heads: dict[bytes, AtOnce], **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.shortcut = shortcut
-        self.heads: dict[bytes, AtOnce] = {}
+        self.shortcut, self.heads = shortcut, heads
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         "A client came"

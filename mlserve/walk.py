@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INF', 'NAN', 'Slots', 'Step', 'UNARY', 'Number', 'ELEMENTWISE', 'Node', 'interpolate', 'bisect_right_of',
-           'CannotScore', 'python_row', 'Scorer', 'scorer']
+           'CannotScore', 'python_row', 'give_back', 'Scorer', 'scorer']
 
 # %% ../nbs/06_walk.ipynb #470cb6b8
 import math
@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from statistics import NormalDist
 from typing import Any
@@ -512,11 +512,17 @@ with suppress(ImportError):
     _walk = import_module("mlserve._walk")
 
 
+def give_back() -> None:
+    "Give the memory that reading a plan took back to the system, which the C library keeps for later otherwise"
+    if _walk is not None:
+        _walk.give_back()
+
+
 @dataclass(frozen=True)
 class Scorer:
     "A plan that can be run"
 
-    plan: Plan
+    plan: Plan  # Without its trees: `row` and `columns` have them in a form of their own
     speed: str  # compiled or python
     row: Callable[[Sequence[Any]], tuple[float, ...]]  # Values in the order of the contract -> outputs
     columns: Callable[
@@ -547,7 +553,7 @@ def scorer(
     if compiled and _walk is not None:
         return _compiled(plan)
     row = python_row(plan)
-    return Scorer(plan, "python", row, _by_row(row, len(plan.outputs)))
+    return Scorer(replace(plan, nodes=Nodes()), "python", row, _by_row(row, len(plan.outputs)))
 
 # %% ../nbs/06_walk.ipynb #53cd8276
 def _compiled(plan: Plan) -> Scorer:
@@ -573,4 +579,4 @@ def _compiled(plan: Plan) -> Scorer:
         except _walk.Refused as error:
             raise refused(error) from None
 
-    return Scorer(plan, "compiled", row, columns)
+    return Scorer(replace(plan, nodes=Nodes()), "compiled", row, columns)

@@ -69,7 +69,7 @@ async def converse(kind, guard, pieces):
     config = Config(guard, log_config=None, proxy_headers=False)
     state = ServerState()
     state.default_headers = list(SERVER)
-    more = {"shortcut": guard.shortcut} if kind is Direct else {}
+    more = {"shortcut": guard.shortcut, "heads": {}} if kind is Direct else {}
     protocol = kind(config, state, {}, asyncio.get_running_loop(), serve=guard.serve, **more)
     protocol.access_log = False
     ear = Ear()
@@ -235,7 +235,7 @@ def test_a_new_model_answers_over_an_open_connection(served, tmp_path):
     async def swapped():
         config, state = Config(guard, log_config=None, proxy_headers=False), ServerState()
         loop = asyncio.get_running_loop()
-        protocol = Direct(config, state, {}, loop, serve=guard.serve, shortcut=guard.shortcut)
+        protocol = Direct(config, state, {}, loop, serve=guard.serve, shortcut=guard.shortcut, heads={})
         protocol.access_log = False
         protocol.connection_made(ear := Ear())
         for model in (before, before, other.model, before):
