@@ -9,6 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export OMP_WAIT_POLICY := passive
 export PATH := $(BIN):$(PATH)
 COVERED := --cov=$(CURDIR)/mlserve --cov-report=
+# what `make tests` runs: all of them, or those that one is at work on
+TESTS ?= tests
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
 .PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
@@ -62,7 +64,7 @@ lessons: setup # every notebook, in process
 
 tests: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser tests
+	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser $(TESTS)
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser

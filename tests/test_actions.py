@@ -1,14 +1,20 @@
-"""The workflows as they stand, run by act on this machine, with stand-ins for the actions, for make and for mlserve
+"""The workflows as they stand, run by act on this machine, with stand-ins for the actions and for what is outside
 
-What is proven is the wiring: which job runs after what came of which. What the targets and commands do is tested elsewhere.
+First the wiring, with stand-ins for make and mlserve too: which job runs after what came of which. Then the real commands:
+tests that are red, a deployment to a stand-in for Heroku that is tried out and taken back, a night that promotes and one that
+holds.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from .platform_api import stand_in
+from .test_nightly import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 ACT = Path(sys.executable).with_name("act")
@@ -37,46 +43,69 @@ esac
 """
 
 
+REAL_SETUP = """name: setup-python
+description: a stand-in, which also puts the environment of this run in place
+inputs: { python-version: { default: "" } }
+runs:
+  using: composite
+  steps:
+    - run: ln -s "$VENV" .venv && echo "$STAND_INS" >> "$GITHUB_PATH" && echo "PYTHONPATH=$PWD" >> "$GITHUB_ENV"
+      shell: bash
+"""
+REAL_MAKE = """#!/bin/sh
+echo "make $@" >> "$STAND_INS/calls"
+case " $REAL " in *" $1 "*) exec /usr/bin/make -o .venv/.ready "$@" ;; esac
+"""
+PINNED = (ROOT / ".github/workflows/ci.yml").read_text().split("actions/setup-python@")[1].split()[0]
+
+
+def git(folder, *words):
+    names = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    done = subprocess.run(["git", *names, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+class Actions:
+    "A clone, and act to run its workflows"
+
+    def __init__(self, folder, source, setup, programs):
+        self.folder, self.clone, self.stand_ins = folder, folder / "clone", folder / "stand-ins"
+        self.setup = folder / "setup"
+        for made in (self.stand_ins, self.setup):
+            made.mkdir()
+        (self.setup / "action.yml").write_text(setup)
+        for name, text in programs.items():
+            (self.stand_ins / name).write_text(text)
+            (self.stand_ins / name).chmod(0o755)
+        git(folder, "clone", "-q", source, self.clone)
+        git(self.clone, "checkout", "-qB", "main")
+
+    def commit(self, path, text):
+        "Write a file, and commit it"
+        (self.clone / path).write_text(text)
+        git(self.clone, "add", "-f", path)
+        git(self.clone, "commit", "-qm", f"Add {path}")
+
+    def __call__(self, event, workflow, **environ):
+        "Run a workflow on an event: (exit code, what was called, what was said)"
+        (self.stand_ins / "calls").write_text("")
+        given = {"STAND_INS": self.stand_ins, "VENV": Path(sys.prefix), **environ}
+        command = [ACT, event, "-W", f".github/workflows/{workflow}.yml", "-P", "ubuntu-latest=-self-hosted"]
+        command += ["--no-cache-server", "--local-repository", f"actions/setup-python@{PINNED}={self.setup}"]
+        command += ["-s", "HEROKU_API_KEY=key", "--var", "HEROKU_APP=demo"]
+        command += [f"--env={name}={value}" for name, value in given.items()]
+        home = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        done = subprocess.run(command, cwd=self.clone, env=home, capture_output=True, text=True, timeout=900)
+        return done.returncode, (self.stand_ins / "calls").read_text().splitlines(), done.stdout + done.stderr
+
+
 @pytest.fixture
 def run(tmp_path):
-    "Run a workflow on an event: (exit code, what was called, what was said)"
-    stand_ins = tmp_path / "stand-ins"
-    (tmp_path / "setup").mkdir()
-    stand_ins.mkdir()
-    (tmp_path / "setup/action.yml").write_text(SETUP)
-    for name, text in {"make": MAKE, "mlserve": MLSERVE}.items():
-        (stand_ins / name).write_text(text)
-        (stand_ins / name).chmod(0o755)
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", "--bare", ROOT, tmp_path / "hub.git"], check=True)
-    subprocess.run(["git", "clone", "-q", tmp_path / "hub.git", clone], check=True)
-    subprocess.run(["git", "checkout", "-qB", "main"], cwd=clone, check=True)
-    setup = (clone / ".github/workflows/ci.yml").read_text().split("actions/setup-python@")[1].split()[0]
+    "The wiring: make and mlserve write down that they were called, and end as they were told to"
+    return Actions(tmp_path, ROOT, SETUP, {"make": MAKE, "mlserve": MLSERVE})
 
-    def act(event, workflow, **environ):
-        (stand_ins / "calls").write_text("")
-        given = {"STAND_INS": str(stand_ins), **environ}
-        command = [
-            ACT,
-            event,
-            "-W",
-            f".github/workflows/{workflow}.yml",
-            "-P",
-            "ubuntu-latest=-self-hosted",
-            "--no-cache-server",
-        ]
-        command += [
-            "--local-repository",
-            f"actions/setup-python@{setup}={tmp_path / 'setup'}",
-            "-s",
-            "HEROKU_API_KEY=k",
-        ]
-        command += ["--var", "HEROKU_APP=demo", *(f"--env={k}={v}" for k, v in given.items())]
-        home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(command, cwd=clone, env=home, capture_output=True, text=True, timeout=240)
-        return done.returncode, (stand_ins / "calls").read_text().splitlines(), done.stdout + done.stderr
 
-    return act
+# The wiring
 
 
 def test_ci_deploys_what_is_green_and_tries_it_out(run):
@@ -118,3 +147,60 @@ def test_the_nightly_round_promotes_holds_and_fails(run, event, answer, code):
     ended, calls, said = run(event, "train", RETRAIN=answer)
     assert (ended != 0) == bool(code), said
     assert [c.split()[1] for c in calls if c.startswith("mlserve")] == ["slug", "collect", "drift", "retrain"]
+
+
+# The real commands
+
+
+def test_a_red_test_stops_the_deployment(tmp_path):
+    act = Actions(tmp_path, ROOT, REAL_SETUP, {"make": REAL_MAKE})
+    act.commit("tests/test_red.py", "def test_red():\n    assert 1 == 2\n")
+    code, calls, said = act("push", "ci", REAL="tests", TESTS="tests/test_red.py")
+    assert code != 0 and "assert 1 == 2" in said and "make tests" in calls
+    assert "make model" not in calls and "mlserve deploy" not in said
+
+
+def test_ci_is_green_and_deploys_and_a_release_that_fails_its_smoke_test_is_taken_back(tmp_path):
+    act = Actions(tmp_path, ROOT, REAL_SETUP, {"make": REAL_MAKE})
+    with stand_in(tmp_path) as heroku:
+        known = {"HEROKU_HOST": heroku.url, "TESTS": "tests/test_ids.py"}
+        code, calls, said = act("push", "ci", REAL="check lint types tests model", **known)
+        assert code == 0, said
+        assert {"make check", "make lint", "make types", "make tests", "make model"} <= set(calls)
+        assert "rows of its probe right" in said and len(heroku.releases) == 1
+        act.commit("note", "the second release asks for a key that nobody was given")
+        heroku.config = {"MLSERVE_ACCESS_PREDICT_KEYS": "a-key-that-nobody-was-given"}
+        code, calls, said = act("push", "ci", REAL="model", **known)
+        assert code != 0 and "/predict answers 401" in said and "demo is back at the release of before, as v3" in said
+        assert [Path(r["slug"]["id"]).name for r in heroku.releases] == ["slug-1", "slug-2", "slug-1"]
+
+
+@pytest.fixture
+def wine(tmp_path):
+    "A bare repository with a small project in it, and this one's workflows"
+    first, hub = tmp_path / "first", tmp_path / "hub.git"
+    for file, text in FILES.items():
+        (first / file).parent.mkdir(parents=True, exist_ok=True)
+        (first / file).write_text(text.replace("../../store", str(tmp_path / "store")))
+    for part in (".github", ".ci"):
+        shutil.copytree(ROOT / part, first / part)
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", hub)
+    git(first, "init", "-q", "-b", "main")
+    git(first, "add", ".")
+    git(first, "commit", "-qm", "Begin")
+    git(first, "push", "-q", hub, "main")
+    return hub
+
+
+def test_a_night_promotes_and_a_worse_model_is_held(wine, tmp_path):
+    act = Actions(tmp_path, wine, REAL_SETUP, {"make": REAL_MAKE})
+    code, calls, said = act("schedule", "train")
+    assert code == 0 and "A new model was made." in said and calls == ["make setup"], said
+    assert git(wine, "tag").split() == ["wine#prod#1", "wine@v1.0.0"]
+    git(act.clone, "pull", "-q", "--tags", "origin", "main")
+    act.commit("params.yaml", "wine:\n  pipeline:\n    C: 0.000001\n")
+    git(act.clone, "push", "-q", "origin", "main")
+    code, _, said = act("workflow_dispatch", "train")
+    assert code == 0 and "The new model is held back by the gate." in said, said
+    assert "by hand: the workflow was run by hand" in said
+    assert git(wine, "tag").split() == ["wine#prod#1", "wine@v1.0.0"]

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Service
 from tests.faults.shop import Shop, make_bundle, rate_of
 
-EVERY = 0.2  # seconds between two looks
+EVERY = 0.1  # seconds between two looks
 
 
 @contextmanager
@@ -62,7 +62,8 @@ def until(holds, seconds=20):
 class Clients:
     "Keep-alive clients who check that each answer is that of the version it names"
 
-    def __init__(self, service, number):
+    def __init__(self, service, number, pause):
+        self.pause = pause  # seconds between an answer and the next request
         self.answers, self.failures, self.over = 0, [], threading.Event()
         self.threads = [threading.Thread(target=self.ask, args=(service.port,)) for _ in range(number)]
         for thread in self.threads:
@@ -88,7 +89,7 @@ class Clients:
                 connection.close()
             if not right:
                 self.failures.append(told)
-            time.sleep(0.005)
+            time.sleep(self.pause)
         connection.close()
 
     def stop(self):
@@ -132,10 +133,10 @@ def drive(service, shop, steps):
     return swaps
 
 
-@pytest.mark.parametrize("steps", [15, pytest.param(50, marks=pytest.mark.slow)])
-def test_swaps_under_load_lose_nothing_and_every_answer_is_of_the_version_it_names(tmp_path, steps):
+@pytest.mark.parametrize(("steps", "pause"), [(15, 0.03), pytest.param(50, 0.005, marks=pytest.mark.slow)])
+def test_swaps_under_load_lose_nothing_and_every_answer_is_of_the_version_it_names(tmp_path, steps, pause):
     with following(tmp_path) as (service, shop):
-        clients = Clients(service, 16)
+        clients = Clients(service, 16, pause)
         try:
             swaps = drive(service, shop, steps)
         finally:

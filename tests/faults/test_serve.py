@@ -297,6 +297,20 @@ def test_no_request_is_lost_when_it_stops(start, tell, keep_alive):
     wait_for(lambda: not any(map(is_alive, everybody)), 3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tell", [tell_one, tell_all])
+def test_twenty_stops_under_load_lose_nothing(tell):
+    answered = 0
+    for number in range(20):
+        with start_of("ours, two workers") as running, load(running.port, keep_alive=number % 2 == 0) as seen:
+            time.sleep(0.2)
+            tell(running)
+            assert running.wait() == 0
+        assert set(seen) == {200, "refused"} and seen["refused"] == 16
+        answered += seen[200]
+    assert answered > 20 * 100
+
+
 def test_while_it_drains_it_is_not_ready_and_closes_connections():
     with service(drain=1) as running, connect(running.port) as idle:
         idle.sendall(request())

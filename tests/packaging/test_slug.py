@@ -102,7 +102,8 @@ def dyno(folder, procfile, **environment):
 
 
 def await_ready(process, port, log):
-    for _ in range(600):
+    last = time.monotonic() + 120  # a dyno has 60 s; a machine that is busy with other tests may take longer
+    while time.monotonic() < last:
         assert process.poll() is None, log.read_text()
         try:
             with urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5) as answer:
@@ -145,11 +146,12 @@ def test_a_procfile_serves_on_every_address_and_stops_in_time(census, procfile, 
         asked = Request(f"http://127.0.0.1:{port}/predict", body, {"Content-Type": "application/json"})
         for _ in range(10):
             assert json.load(urlopen(asked, timeout=10))["label"] in ("<=50K", ">50K")
-        start = time.monotonic()
+        last = time.monotonic() + 30  # then Heroku kills what is left
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-        assert time.monotonic() - start < 30
-        assert not [p for p in everybody if is_alive(p)]
+        while left := [p for p in everybody if is_alive(p)]:
+            assert time.monotonic() < last, left
+            time.sleep(0.02)
         assert "Traceback" not in (census / "log").read_text()
 
 
