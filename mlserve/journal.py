@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,12 +68,18 @@ class Source:
     version: str
     contract: Contract
 
+    @cached_property
+    def keeps(self) -> list[bool]:
+        "Whether it may be kept, for each field; empty where all may"
+        keeps = [not field.private for field in self.contract.fields]
+        return [] if all(keeps) else keeps
+
     def given(
         self,
         values: Sequence[Any],  # Of a row, in the order of the contract
-    ) -> list[Any]:  # Without private ones
+    ) -> Sequence[Any]:  # Without private ones
         "What may be kept of a row"
-        return [value for value, field in zip(values, self.contract.fields, strict=True) if not field.private]
+        return list(compress(values, self.keeps)) if self.keeps else values
 
 
 @dataclass(frozen=True, slots=True)
