@@ -126,7 +126,9 @@ def _headline(metrics: Any, task: str) -> str:
     return "\n".join(line(name) for name in names if name in metrics)
 
 
-Folder_ = Annotated[Path | None, typer.Option("--folder", help="Folder of bundles; that of [model] if not given.")]
+Folder_ = Annotated[
+    Path | None, typer.Option("--folder", help="Folder of bundles; the setting model.folder if not given.")
+]
 
 
 def _settings(folder: Path | None) -> Any:
@@ -444,7 +446,7 @@ def _store() -> Any:
     return open_store(find_remote(settings), settings.store.wait)
 
 
-Stage = Annotated[str | None, typer.Option(help="Stage; that of [registry] if not given.")]
+Stage = Annotated[str | None, typer.Option(help="Stage; the setting registry.stage if not given.")]
 Why = Annotated[str, typer.Option(help="In a few words; it is kept.")]
 Name = Annotated[str, typer.Argument(help="Model; not needed where there is only one.")]
 
@@ -535,10 +537,10 @@ def history(
     "What was released and promoted, from git alone."
     from datetime import date
 
-    from mlserve.registry import RegistryError, line, read_events, served_on
+    from mlserve.registry import RegistryError, line, served_on
 
     settings = load_settings()
-    events = read_events(settings.root, name)
+    events = _events_of(settings.root, name)
     if on:
         try:
             day = date.fromisoformat(on)
@@ -553,6 +555,19 @@ def history(
     say("\n".join(map(line, events)) or "nothing was released yet", [_event(e) for e in events], json_)
 
 
+def _events_of(root: Path, name: str) -> tuple[Any, ...]:
+    "The events of a model, or of all; refuses a name that has none"
+    from mlserve.registry import RegistryError, read_events
+
+    events = read_events(root, name)
+    if name and not events:
+        known = ", ".join(sorted({e.name for e in read_events(root)}))
+        raise RegistryError(
+            f"no model {name} was released here; released: {known or 'none yet, see `mlserve release`'}"
+        )
+    return events
+
+
 def _stage(settings: Any, stage: str | None) -> str:
     return stage or str(settings.registry.stage)
 
@@ -565,9 +580,9 @@ def _shown(what: str, event: Any) -> str:
 @told
 def show(name: Annotated[str, typer.Argument(help="Model; all if not given.")] = "", json_: Json = False) -> None:
     "Which versions are there, and which is in which stage."
-    from mlserve.registry import in_service, read_events, released
+    from mlserve.registry import in_service, released
 
-    events = read_events(load_settings().root, name)
+    events = _events_of(load_settings().root, name)
     made, lines = [], []
     for model in sorted({e.name for e in events}):
         own = tuple(e for e in events if e.name == model)
@@ -575,7 +590,7 @@ def show(name: Annotated[str, typer.Argument(help="Model; all if not given.")] =
         stages = {s: e for s in sorted({e.stage for e in own} - {""}) if (e := in_service(own, s))}
         newest = next(reversed(versions.values()), None)
         made.append({"name": model, "versions": list(versions), "stages": {s: e.version for s, e in stages.items()}})
-        lines.append(f"{model}: {len(versions)} versions")
+        lines.append(f"{model}: {len(versions)} version{'s' * (len(versions) != 1)}")
         shown = {"newest": newest, **{s: versions.get(e.version, e) for s, e in stages.items()}}
         lines += [_shown(what, event) for what, event in shown.items() if event]
     say("\n".join(lines) or "nothing was released yet", made, json_)
@@ -591,11 +606,11 @@ def store_check(
     name: Annotated[str, typer.Argument(help="Model; all if not given.")] = "", json_: Json = False
 ) -> None:
     "Verify every object of every released version."
-    from mlserve.registry import read_events, released, tracked_at
+    from mlserve.registry import released, tracked_at
     from mlserve.store import check_objects
 
     settings, objects = load_settings(), _store()
-    events = read_events(settings.root, name)
+    events = _events_of(settings.root, name)
     found, lines = [], []
     own = [tuple(e for e in events if e.name == model) for model in sorted({e.name for e in events})]
     tracked = [(e, tracked_at(settings, e)) for some in own for e in released(some).values()]

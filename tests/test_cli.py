@@ -193,3 +193,16 @@ def test_every_command_speaks_to_programs(census):
         place = json.loads(serving.stdout.readline())
         serving.terminate()
     assert place == {"url": f"http://127.0.0.1:{command[-1]}", "workers": 1} and serving.returncode == 0
+
+
+@pytest.mark.parametrize("command", [["show"], ["history"], ["store", "check"]])
+def test_a_model_that_was_never_released_is_named(census, command):
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run([*git, *words], cwd=census, check=True)
+    (census / ".dvc").mkdir()
+    (census / ".dvc" / "config").write_text("[core]\n    remote = here\n['remote \"here\"']\n    url = ../store\n")
+    done = mlserve(census, *command, "nobody")
+    assert (
+        done.returncode == 9 and "no model nobody was released here" in done.stderr and "Traceback" not in done.stderr
+    )
