@@ -8,6 +8,7 @@ __all__ = ['AtOnce', 'Shortcut', 'HEADS', 'LONGEST', 'shortcut_of', 'as_lines', 
 # %% ../nbs/29_shortcut.ipynb #e279786b
 import asyncio
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 from .answers import Headers
@@ -67,16 +68,17 @@ class Direct(Protocol):
         "Bytes came; a head that is known is not read again"
         if not self.between or not self.is_free():
             return super().data_received(data)
-        end = data.find(b"\r\n\r\n") + 4
-        known = self.heads.get(data[:end])
+        end = data.find(b"\r\n\r\n", 0, LONGEST) + 4
+        head = sha256(data[:end]).digest()
+        known = self.heads.get(head)
         made = None if known is None else known(data[end:])
         if made is not None:
             return self.send(made)
         super().data_received(data)
-        if 0 < self.answered == len(data) - end and end <= LONGEST:
+        if 0 < self.answered == len(data) - end:
             if len(self.heads) >= HEADS:
                 self.heads.clear()
-            self.heads[data[:end]] = self.at_once
+            self.heads[head] = self.at_once
         self.answered = 0
 
     def on_message_begin(self) -> None:
