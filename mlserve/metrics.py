@@ -125,7 +125,7 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # of the answer that carries the text
 Sums = dict[tuple[str, ...], list[float]]
-_NOW = ("in_flight", "model", "gauge")  # records about what a process does at the moment
+_NOW = ("in_flight", "model", "gauge", "share")  # records about what a process does at the moment
 
 
 class Metrics:
@@ -139,7 +139,9 @@ class Metrics:
         self.tally = Tally(map_file(self.file) if self.file else bytearray(_SIZE))
         for name in self.tally.names():  # of a worker that died here: what it was doing is over
             if name[0] in _NOW:
-                self.tally.cells(name)[0] = 0.0
+                cells = self.tally.cells(name)
+                for place in range(len(cells)):
+                    cells[place] = 0.0
         self.under_way = self.tally.cells(("in_flight",))  # requests being answered, kept by the guard
         self._rows = self.tally.cells(("rows",))
         self._series: dict[tuple[str, str, int], Cells] = {}
@@ -177,13 +179,16 @@ class Metrics:
 
     def cell(
         self,
-        kind: str,  # count or gauge
+        kind: str,  # count, gauge, or share: a gauge of which the workers' mean is told, not the sum
         name: str,  # What is counted
         told: str,  # The same in a few words, for people
         **labels: str,  # Few and known beforehand
     ) -> Cells:  # Whose first place is the count
         "Where something other than requests is counted; a thread that asked for it here may then count there"
-        return self.tally.cells((kind, name, told, *itertools.chain(*sorted(labels.items()))))
+        cells = self.tally.cells((kind, name, told, *itertools.chain(*sorted(labels.items()))), 1 + (kind == "share"))
+        if kind == "share":
+            cells[1] = 1.0  # workers: added up, it is what the sum is divided by
+        return cells
 
     def count(
         self,
@@ -291,5 +296,8 @@ class Scrape(Collector):
             if name[0] == "model" and answers:
                 info.add_metric(name[1:], 1.0)
         yield info
-        for word, kind in (("count", CounterMetricFamily), ("gauge", GaugeMetricFamily)):
-            yield from _others(kind, {name[1:]: cells for name, cells in self.sums.items() if name[0] == word})
+        sums = {
+            name: cells if name[0] != "share" else [cells[0] / max(1.0, cells[1])] for name, cells in self.sums.items()
+        }
+        for word, kind in (("count", CounterMetricFamily), ("gauge", GaugeMetricFamily), ("share", GaugeMetricFamily)):
+            yield from _others(kind, {name[1:]: cells for name, cells in sums.items() if name[0] == word})
