@@ -173,6 +173,9 @@ class Journal:
     folder: Path = _setting(Path("journal"), "folder of the journal's file, and of what waits for the database")
     url: str = _setting("", "database in place of the file; a secret, so set DATABASE_URL in the environment", True)
     sample: float = _setting(1.0, "share of the answers that are kept; 0 keeps none")
+    per_second: float = _setting(
+        1_000.0, "answers a second that a worker process keeps when more keep coming, drawn evenly; 0 for any number"
+    )
     queue: int = _setting(10_000, "answers that may wait in memory; more are dropped, and counted")
     spool_rows: int = _setting(100_000, "answers that may wait for the database; the oldest are dropped")
     keep_days: float = _setting(90.0, "days after which answers and feedback are deleted")
