@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Record', 'Cell', 'FLUSH', 'TOGETHER', 'SHIPPED', 'TABLES', 'HOUSEKEEPING', 'KNOWN_FOR', 'LAST', 'forgetting',
-           'Source', 'Answered', 'is_sampled', 'write_answers', 'ship', 'hold', 'NotKept', 'Journal']
+           'Source', 'Answered', 'write_answers', 'ship', 'hold', 'NotKept', 'Journal']
 
 # %% ../nbs/31_journal.ipynb #6eb630de
 import asyncio
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import to_json
 
@@ -42,6 +42,7 @@ from mlserve.database import (
 )
 from .errors import MlserveError
 from .metrics import Cells
+from .sampling import Sampling
 from .settings import Journal as Settings
 
 if sys.platform != "win32":
@@ -49,7 +50,7 @@ if sys.platform != "win32":
 
 # %% ../nbs/31_journal.ipynb #4217fc2d
 Record = Callable[[str, Sequence[Any], Sequence[float]], None]  # (id, values in the contract's order, outputs)
-Cell = Callable[..., Cells]  # (count or gauge, name, what it is, label=value): where it is counted
+Cell = Callable[..., Cells]  # (count, gauge or share, name, what it is, label=value): where it is counted
 
 
 def forgetting(
@@ -82,22 +83,13 @@ class Source:
         return list(compress(values, self.keeps)) if self.keeps else values
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     "One answer on its way into the journal"
 
     id: str
     source: Source
     values: Sequence[Any]
     outputs: Sequence[float]  # The value or the index of the class, then the probabilities
-
-# %% ../nbs/31_journal.ipynb #e7a50a1b
-def is_sampled(
-    id_: str,  # Of an answer
-    share: float,  # Of all answers
-) -> bool:  # Whether it is kept
-    "Is this answer among those that are kept?"
-    return int(id_[-8:], 16) < share * 2**32
 
 # %% ../nbs/31_journal.ipynb #e45584d8
 FLUSH = 0.1  # Seconds between two batches
@@ -114,7 +106,7 @@ def write_answers(
     with database.transaction():
         if new:
             insert(database, "models", MODELS, [[s.model, s.version, _text(contract_json(s.contract))] for s in new])
-        rows = [[a.id, a.source.model, a.source.version, a.source.given(a.values), a.outputs] for a in batch]
+        rows = [(id_, s.model, s.version, s.given(values), outputs) for id_, s, values, outputs in batch]
         insert(database, "predictions", PREDICTIONS, rows)
     known |= new
 
@@ -191,6 +183,7 @@ class Journal:
         self.settings, self.folder = settings, folder
         self.ephemeral = ephemeral and not settings.url
         self.queue: deque[Answered] = deque()
+        self.sampling = Sampling(settings.sample, settings.per_second)
         self.seen: Callable[[Sequence[Answered]], object] = lambda batch: None  # Given each batch that was written
         self.committer = Committer(self.open_store)
         self._spool = Line(self.open_spool)  # of the thread that writes
@@ -213,6 +206,11 @@ class Journal:
         }
         dropped = partial(cell, "count", "journal_dropped", "Answers that the journal could not keep")
         self.dropped = {short: dropped(why=told) for short, told in why.items()}
+        self.left_out = cell("count", "journal_left_out", "Answers that the journal was not asked to keep")
+        self.share = cell(
+            "share", "journal_share", "Share of the answers that the journal keeps now, mean of the workers"
+        )
+        self.share[0] = self.sampling.share
         written = partial(cell, "count", "journal_written", "Answers that the journal wrote")
         self.written, self.shipped = written(place="file"), written(place="database")
         waiting = partial(cell, "gauge", "journal_waiting", "Answers on their way into the journal")
@@ -238,18 +236,15 @@ class Journal:
         contract: Contract,  # Of the model
     ) -> Record:  # To be called with each answer
         "How the answers of one model are put in the queue"
-        source, queue, most, share = (
-            Source(model, version, contract),
-            self.queue,
-            self.settings.queue,
-            self.settings.sample,
-        )
-        full = self.dropped["queue"]
+        source, queue, most = Source(model, version, contract), self.queue, self.settings.queue
+        came, end = self.sampling.came, self.sampling.end
+        left_out, full = self.left_out, self.dropped["queue"]
 
         def record(id_: str, values: Sequence[Any], outputs: Sequence[float]) -> None:
-            if share < 1 and not is_sampled(id_, share):
-                return
-            if len(queue) < most:
+            came[0] += 1
+            if id_[-8:] >= end[0]:
+                left_out[0] += 1
+            elif len(queue) < most:
                 queue.append(Answered(id_, source, values, outputs))
             else:
                 full[0] += 1
@@ -296,7 +291,8 @@ class Journal:
         if self.committer.line.closed:
             failing.add(place)
         state = f"{' and '.join(sorted(failing))} not reached" if failing else "ephemeral" if self.ephemeral else "ok"
-        return {"state": state, "place": place, "waiting": len(self.queue)}
+        share = round(self.sampling.share, 4)
+        return {"state": state, "place": place, "waiting": len(self.queue), "share": share}
 
     def start(self) -> None:
         "Begin to write"
@@ -338,10 +334,11 @@ class Journal:
     # The thread that writes
 
     def _write(self) -> None:
-        forgotten = 0.0
+        forgotten, looked = 0.0, time.monotonic()
         stopping = False
         while not stopping:
             stopping = self._stop.wait(FLUSH)
+            looked = self._sample(looked)
             try:
                 self._flush()
                 if not self.settings.url and time.monotonic() - forgotten > HOUSEKEEPING:
@@ -353,6 +350,12 @@ class Journal:
             self.waiting["queue"][0] = float(len(self.queue))
         self.dropped["disk"][0] += len(self.queue)
         self._spool.close()
+
+    def _sample(self, since: float) -> float:
+        now = time.monotonic()
+        self.sampling.follow(now - since)
+        self.share[0] = self.sampling.share
+        return now
 
     def _flush(self) -> None:
         while self.queue:

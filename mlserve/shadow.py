@@ -33,7 +33,8 @@ from .contract import to_json as contract_json
 from .database import MODELS, SHADOWS, Database, NoDatabase, insert
 from .errors import MlserveError
 from .follow import find_place, look
-from .journal import Answered, Cell, is_sampled
+from .journal import Answered, Cell
+from .sampling import is_sampled
 from .score import Model, Scored, load_model
 from .settings import Settings
 from .store import Pointer

@@ -36,6 +36,7 @@ from mlserve.database import (
 )
 from mlserve.journal import Journal
 from mlserve.metrics import Metrics
+from mlserve.sampling import is_sampled
 from mlserve.settings import Journal as Settings
 from mlserve.settings import load_settings
 
@@ -358,6 +359,62 @@ def test_only_a_share_is_kept_where_that_is_wished(tmp_path):
     assert 400 < journal.written[0] < 600
 
 
+def under_load(journal, rates):
+    "The ids of what was answered at so many rows a second, one rate a tenth of a second, and the shares that were in force"
+    record, ids, shares = journal.recorder("census", "1", CONTRACT), [], []
+    for rate in rates:
+        shares.append(journal.sampling.share)
+        ids.append([new_id() for _ in range(rate // 10)])
+        for id_ in ids[-1]:
+            record(id_, (40, None), (1, 0.25, 0.75))
+        journal.sampling.follow(0.1)
+    return ids, shares
+
+
+def test_lasting_load_is_thinned_to_the_rate_and_recovers(tmp_path):
+    journal = journal_at(tmp_path, per_second=50, queue=1_000_000)
+    ids, shares = under_load(journal, [1_000] * 600 + [0] * 350)
+    waiting = {one.id for one in journal.queue}
+    assert waiting == {id_ for some, share in zip(ids, shares, strict=True) for id_ in some if is_sampled(id_, share)}
+    steady = [id_ for some in ids[400:600] for id_ in some]
+    assert sum(id_ in waiting for id_ in steady) / 20 == pytest.approx(50, rel=0.25)  # eight standard errors
+    assert shares[0] == 1 and shares[500] == pytest.approx(0.05, rel=0.02) and journal.sampling.share == 1
+    assert journal.left_out[0] == 60_000 - len(waiting) and journal.dropped["queue"][0] == 0
+
+
+def test_a_burst_is_kept_whole(tmp_path):
+    journal = journal_at(tmp_path)
+    ids, _ = under_load(journal, [20] * 10 + [90_000] + [20] * 10)
+    journal.start()
+    journal.close()
+    spool = journal.open_spool()
+    assert {e.id for e in read(spool, "census")} == {id_ for some in ids for id_ in some}
+    spool.close()
+    assert (journal.written[0], journal.left_out[0], journal.dropped["queue"][0]) == (9_040, 0, 0)
+
+
+def test_of_no_rate_everything_is_kept(tmp_path):
+    journal = journal_at(tmp_path, per_second=0, queue=1_000_000)
+    ids, _ = under_load(journal, [20_000] * 30)
+    assert len(journal.queue) == sum(map(len, ids)) == 60_000 and journal.left_out[0] == 0
+
+
+def test_the_thread_that_writes_sets_the_share_and_tells_it(tmp_path):
+    measures = Metrics()
+    journal = Journal(Settings(per_second=1), tmp_path, measures.cell)
+    record = journal.recorder("census", "1", CONTRACT)
+    for _ in range(1_000):
+        record(new_id(), (40, None), (1, 0.25, 0.75))
+    journal.start()
+    until(lambda: journal.sampling.share < 0.1)
+    record(new_id()[:-8] + "ffffffff", (40, None), (1, 0.25, 0.75))
+    assert journal.status()["share"] < 0.1
+    journal.close()
+    said = dict(line.rsplit(" ", 1) for line in measures.text().decode().splitlines() if not line.startswith("#"))
+    assert float(said["mlserve_journal_share"]) < 0.1 and said["mlserve_journal_left_out_total"] == "1.0"
+    assert journal.written[0] == 1_000
+
+
 def test_a_connection_that_died_is_replaced_at_once(server):
     url = server.new()
     line = Line(lambda: open_url(url))
@@ -423,7 +480,7 @@ def test_what_a_service_answered_is_there_when_it_has_stopped(census, workers):
         states = feedback(client, [{"id": a["id"], "label": a["label"]} for a in answers[:50]]).json()
         metrics = client.get("/metrics").text
     service.stop()
-    assert ready["journal"]["state"] == "ok" and ready["journal"]["place"] == "file"
+    assert ready["journal"] == {"state": "ok", "place": "file", "waiting": ready["journal"]["waiting"], "share": 1.0}
     assert {s["state"] for s in states} == {"stored"} and 'mlserve_feedback_total{state="stored"} 50.0' in metrics
     settings = load_settings(census, environ={})
     database = open_file(settings.path(settings.journal.folder) / "journal.db")
