@@ -78,6 +78,8 @@ def read(text, package):
                 cell.source = with_links(cell.source, names)
             page.append(cell)
     notebook.cells = page
+    # a warning's line is the cell it stands in; myst-nb would count 10,000 lines a cell, and eval-rst reads them all, empty
+    notebook.metadata["source_map"] = list(range(len(page)))
     return notebook
 
 

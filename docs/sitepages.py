@@ -19,13 +19,13 @@ import nbformat
 import typer
 from fastapi import FastAPI
 from fastcore.docments import docments
+from recipes import RECIPES, bundle_of, project_of
 
 import mlserve
-from mlserve.bundle import Bundle, Lineage, Manifest, read_bundle
+from mlserve.bundle import Bundle, Lineage, Manifest
 from mlserve.cli import app as cli
 from mlserve.errors import MlserveError
 from mlserve.metrics import Metrics
-from mlserve.retrain import train
 from mlserve.service import create
 from mlserve.settings import ALIASES, Keys, Settings, load_settings
 
@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 FIRST = ("first_model", "own_data", "pull_request")  # Tutorials in this order, then the others
 GENERATED = "This page is written from the code each time the site is built."
-RECIPES = {path.stem for path in (NBS / "examples").glob("*.ipynb")} - {"weeks"}  # weeks is data, no model
 
 
 def cell(text: object) -> str:
@@ -402,19 +401,6 @@ def section_page(title: str, told: str, under: str) -> str:
 # --- model cards
 
 
-def bundle_of(name: str, folder: Path) -> Bundle:
-    "The bundle of a recipe that ships; made anew where the code is newer"
-    project = folder / name
-    project.mkdir(parents=True, exist_ok=True)
-    lines = f"[model]\nrecipe = mlserve.examples.{name}:recipe\n[compare]\nrefits = 0\n"
-    (project / "settings.ini").write_text(lines, encoding="utf-8")
-    made = project / "models" / name / "manifest.json"
-    newest = max(path.stat().st_mtime for path in Path(mlserve.__file__).parent.rglob("*.py"))
-    if not made.exists() or made.stat().st_mtime < newest:
-        return train(load_settings(project, environ={}))
-    return read_bundle(made.parent)
-
-
 def card_page(bundle: Bundle) -> str:
     "The model card with its plots"
     plots = sorted(name for name in bundle.manifest.files if name.startswith("plots/"))
@@ -488,9 +474,8 @@ def at_night(picture: str) -> str:
 
 def write(docs: Path) -> None:
     "Write every generated page below `docs`"
-    work = docs / "_build/recipes"
-    bundles = [bundle_of(name, work) for name in sorted(RECIPES)]
-    census = load_settings(work / "census", environ={})
+    bundles = [bundle_of(name) for name in RECIPES]
+    census = load_settings(project_of("census"), environ={})
     pages = {
         "guide/index.md": guide_page(),
         "guide/examples/index.md": section_page("Recipes that ship", "Each is a notebook to copy from.", "examples"),

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import fields
 from functools import cache
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SITE = DOCS / "_build/html"
 sys.path.append(str(DOCS))
+import nbdoc  # noqa: E402
+import recipes  # noqa: E402
 import sitepages  # noqa: E402
 
 WRITTEN = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROOT / "README.md"]
@@ -100,6 +103,40 @@ def test_every_notebook_stands_in_the_table_of_layers_once():
     for path in there:
         row = next(row for row in found if f"]({path.stem[3:]}.ipynb)" in row[1])
         assert row[0] == path.name[:2] and row[2], f"{path.name} has no summary below its title"
+
+
+# --- what the site is built from
+
+
+def test_a_bundle_is_used_again_while_what_it_was_made_from_is_the_same(projects, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "KEPT", tmp_path)
+    monkeypatch.setattr(recipes, "train", lambda settings: pytest.fail("it was trained anew"))
+    for _ in range(2):  # the second time in place of the first
+        recipes.keep(projects["wine"], "wine")
+        assert recipes.bundle_of("wine").manifest == read_bundle(projects["wine"] / "models/wine").manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["wine"]
+    monkeypatch.setattr(recipes, "made_from", lambda name: "something else")
+    with pytest.raises(pytest.fail.Exception, match="trained anew"):
+        recipes.bundle_of("wine")
+
+
+@pytest.mark.slow
+def test_training_imports_the_modules_that_its_bundle_is_known_by(tmp_path):
+    (tmp_path / "settings.ini").write_text("[model]\nrecipe = mlserve.examples.wine:recipe\n")
+    program = (
+        "import sys; from pathlib import Path; from mlserve.retrain import train; from mlserve.settings import load_settings;"
+        "train(load_settings(Path.cwd(), environ={}));"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('mlserve.') and m.__file__.endswith('.py')))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = {Path(path) for path in told.stdout.split() if not path.endswith("__init__.py")}
+    assert found <= set(recipes.modules_of("wine")) and len(found) > 20
+
+
+def test_a_cell_of_a_page_is_one_line_for_warnings():
+    "Else documentation is read below thousands of empty lines for each cell before it, and a build takes minutes"
+    page = nbdoc.read((ROOT / "nbs/21_gate.ipynb").read_text(encoding="utf-8"), "mlserve")
+    assert page.metadata["source_map"] == list(range(len(page.cells)))
 
 
 # --- what is written by hand
