@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .app import Content, Service
 from .bodies import CSV, JSON
 from .contract import Row, example
 from .open_inference import metadata
 from .score import Model
+from .serving import Content, Service
 from .tensors import DATATYPES
 
 # %% ../nbs/34_dialects.ipynb #d4b47fb1

@@ -16,13 +16,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from .app import NotFound, Service, is_json
 from .bodies import UnsupportedMediaType
 from .contract import Output
 from .database import STATES, Database, Truth, is_id, is_moment, put_truths, served
 from .errors import FieldError, InvalidRows, MlserveError
 from .journal import Journal
 from .score import Model
+from .serving import NotFound, Service, is_json
 from .wire import read_json, write_json
 
 # %% ../nbs/33_feedback.ipynb #466637ed
@@ -106,7 +106,7 @@ async def take_feedback(
     "Answer POST /feedback"
     if service.journal is None:
         raise NotFound("this service keeps no journal, so there is nothing to send feedback to")
-    if not is_json(request):
+    if not is_json(request.headers):
         raise UnsupportedMediaType("send feedback as JSON with the header content-type: application/json")
     given = read_json(await request.body())
     single = not isinstance(given, list)

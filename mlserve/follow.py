@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from .app import Service
 from .bundle import BadBundle, NoBundle, find_bundle, read_bundle
 from .errors import MlserveError
 from .remote import NoStore, Objects, StoreError, find_remote, open_store
 from .score import Model, load_model
+from .serving import Service
 from .settings import BadSettings, Settings
 from .store import Limits, Pointer, Tell, Tracked, fetch, read_dvc, read_lock, read_pointer
 

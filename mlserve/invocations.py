@@ -11,11 +11,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from .app import NotFound, NotReady, Service, answer_rows, version_headers
 from .bodies import CSV, JSON, UnsupportedMediaType, body_format, read_body, rows_of
 from .contract import Contract
 from .errors import FieldError, InvalidRows, MlserveError
 from .score import Model
+from .serving import NotFound, NotReady, Service, answer_rows, version_headers
 from .wire import read_json, write_json
 
 # %% ../nbs/33_invocations.ipynb #4c85ae11
@@ -101,7 +101,7 @@ async def invoke(
         raise UnsupportedMediaType(f"send the rows with the header content-type: {JSON} or {CSV}")
     body = await request.body()
     given = rows_in(model.contract, read_json(body)) if sent == JSON else read_body(model.contract, sent, body)[0]
-    return predictions(model, await answer_rows(service, model, request, given))
+    return predictions(model, await answer_rows(service, model, request.scope, given))
 
 
 async def predict_v1(
@@ -115,7 +115,7 @@ async def predict_v1(
     given = read_json(await request.body())
     if not isinstance(given, Mapping) or given.keys() != {"instances"}:
         raise BadInvocation('send an object with a list of rows: {"instances": [...]}')
-    return predictions(model, await answer_rows(service, model, request, rows_in(model.contract, given)))
+    return predictions(model, await answer_rows(service, model, request.scope, rows_in(model.contract, given)))
 
 # %% ../nbs/33_invocations.ipynb #3adce588
 def add_invocations(

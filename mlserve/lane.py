@@ -16,11 +16,11 @@ from pydantic_core import SchemaValidator, ValidationError, core_schema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import Headers, with_policy
-from .app import Service, version_headers
 from .contract import EXACT, Contract, Field
 from .database import new_id
 from .journal import Record, forgetting
 from .score import Model, class_name
+from .serving import Service, version_headers
 from .shortcut import AtOnce, as_lines
 from .walk import CannotScore
 

@@ -13,11 +13,11 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 import mlserve
-from .app import NotFound, NotReady, Service, answer_rows, version_headers
 from .bodies import UnsupportedMediaType, rows_of
 from .contract import Contract, Output
 from .errors import MlserveError
 from .score import Model, class_name
+from .serving import NotFound, NotReady, Service, answer_rows, version_headers
 from .tensors import BadTensor, Tensor, read_inputs, write_outputs
 from .wire import read_json, write_json
 
@@ -134,7 +134,7 @@ async def infer(
     if not isinstance(given, Mapping) or not isinstance(given.get("id", ""), str):
         raise BadTensor("the request must be an object with inputs, and its id, if there is one, must be text")
     answers = await answer_rows(
-        service, model, request, rows_from(model.contract, read_inputs(given.get("inputs"), data))
+        service, model, request.scope, rows_from(model.contract, read_inputs(given.get("inputs"), data))
     )
     tensors, binary = _wanted(given, outputs_of(model, answers))
     outputs, behind = write_outputs(tensors, binary)

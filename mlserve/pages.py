@@ -21,9 +21,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 import mlserve
-from .app import NotFound, Service
 from .contract import Output
 from .score import Model, class_name
+from .serving import NotFound, Service
 from .wire import write_json
 
 # %% ../nbs/33_pages.ipynb #254273c1

@@ -25,7 +25,6 @@ from typing import Any
 from pydantic_core import to_json
 
 from .answers import log
-from .app import Service
 from .bundle import BadBundle, read_bundle
 from .commit import Line
 from .contract import Contract, check_row, from_json
@@ -36,6 +35,7 @@ from .follow import find_place, look
 from .journal import Answered, Cell
 from .sampling import is_sampled
 from .score import Model, Scored, load_model
+from .serving import Service
 from .settings import Settings
 from .store import Pointer
 

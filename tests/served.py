@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import sklearn
 
-from mlserve.app import Service, create_app
+from mlserve.app import create_app
 from mlserve.bundle import Lineage, Manifest, dump, write_bundle
 from mlserve.contract import check_rows, to_json
 from mlserve.features import CannotFold
@@ -14,6 +14,7 @@ from mlserve.lane import Lane
 from mlserve.persist import dump_pipeline
 from mlserve.plan import to_bytes
 from mlserve.score import load_model, make_probe, sklearn_engine
+from mlserve.serving import Service
 
 
 def bundle_of(folder, pipeline, contract, rows, trusted=()):

@@ -9,11 +9,12 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserve.app import Service, create_app
+from mlserve.app import create_app
 from mlserve.bundle import Lineage, Manifest, dump, write_bundle
 from mlserve.contract import Contract, Field, Output, to_json
 from mlserve.pages import ASSETS, add_pages, card_html, in_script, metric_table, page_data, sentence, wants_html
 from mlserve.score import Model, Scored
+from mlserve.serving import Service
 from mlserve.wire import read_json
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

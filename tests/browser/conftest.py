@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 
-from mlserve.app import Service, create_app
+from mlserve.app import create_app
 from mlserve.bundle import Lineage, Manifest, dump, write_bundle
 from mlserve.contract import to_json
 from mlserve.pages import add_pages
 from mlserve.score import Model
+from mlserve.serving import Service
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "

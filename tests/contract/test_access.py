@@ -127,7 +127,7 @@ def test_without_keys_prediction_is_open_and_a_dyno_has_no_admin_routes(open_ser
 
 
 def test_every_route_says_what_it_needs(open_service):
-    paths = open_service().app.app.routes
+    paths = open_service().app.app.make().routes
     served = {route.path for route in paths}
     assert "/predict" in served and served <= set(NEEDED), served - set(NEEDED)
     for route in served:
