@@ -3,7 +3,7 @@
 import statistics
 from pathlib import Path
 
-from servers import BARE, EMPTY, REFERENCE, UNKEPT
+from servers import BARE, COMPILED, EMPTY, REFERENCE, UNKEPT, WHOLE
 
 MEASURES = ("rps", "cpu_ms", "p50_ms", "p99_ms", "rss_mb")
 BASES = {"reference": REFERENCE, "empty": EMPTY, "bare": BARE, "unkept": UNKEPT}
@@ -53,7 +53,7 @@ def ratios(visits):
     }
 
 
-COMPILED, PYTHON, FALLBACK = "mlserve compiled", "mlserve Python", "mlserve sklearn"
+PYTHON, FALLBACK = "mlserve Python", "mlserve sklearn"
 
 # What is promised: words, server, base, clients, measure of the ratio, least or most, bound
 RATIO_GOALS = (
@@ -193,6 +193,19 @@ def _footprint(found):
     return _markdown(head, rows)
 
 
+def journal(found):
+    "What keeping answers costs: of the same server's figures when it keeps none, inside a round"
+    clients = _clients(found)
+    head = ["answers kept", *(f"requests/s of those without, {c}" for c in clients)]
+    head += [f"CPU time × that without, {c}" for c in clients]
+    rows = []
+    for name, kept in ((COMPILED, "as many as by default"), (WHOLE, "all")):
+        if UNKEPT in found["servers"] and name in found["servers"]:
+            each = [[_ratio(found, name, "unkept", c, m) for c in clients] for m in ("rps", "cpu_ms")]
+            rows.append([kept, *(_figure(v) for v in (*each[0], *each[1]))])
+    return f"## What the journal costs\n\n{_markdown(head, rows)}\n" if rows else ""
+
+
 def _seconds(found):
     return "; ".join(f"{name}: {took} s" for name, took in found["batch"]["seconds"].items())
 
@@ -228,7 +241,7 @@ Ratios are medians of the ratios inside a round. The absolute figures depend on 
 
 {_speed(found)}
 {_effort(found)}
-## Footprint
+{journal(found)}## Footprint
 
 {_footprint(found)}
 A first answer is measured from the start of the process, with a warm disk cache. Memory is resident memory,

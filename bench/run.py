@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from environments import make_all, peers, size
@@ -186,6 +187,8 @@ def load_all(chosen, running, rows, rounds, seconds, work, skipped, progress):
             for server in [s for s in chosen if s.name not in skipped]:
                 try:
                     enough = long_enough(seconds, clients, visits[server.name])
+                    if server.lead:
+                        load(running[server.name], server.path, bodies[server.name], clients, server.lead)
                     seen = load(running[server.name], server.path, bodies[server.name], clients, enough)
                 except (Failed, subprocess.TimeoutExpired) as error:
                     if server.name in NEEDED:
@@ -232,6 +235,8 @@ def main():
     settings = {"rounds": rounds, "seconds": seconds, "starts": starts, "clients": CLIENTS, "quick": given.quick}
     about = {"machine": machine(), "settings": settings}
     chosen = [s for s in SERVERS if not given.only or s.name in (REFERENCE, *given.only)]
+    if given.quick:
+        chosen = [replace(s, lead=0) for s in chosen]
 
     project = train(work, progress.say)
     bundle = bundle_of(project)
@@ -242,7 +247,8 @@ def main():
 
     print(f"server on core {cores()[0]}, load on core {cores()[1]}", flush=True)
     visits_ahead = len(chosen) * len(CLIENTS) * rounds
-    least, most = (visits_ahead * (s + 1) / 60 for s in (seconds, 3 * seconds))
+    leads = len(CLIENTS) * rounds * sum(s.lead for s in chosen)
+    least, most = ((visits_ahead * (s + 1) + leads) / 60 for s in (seconds, 3 * seconds))
     print(f"{visits_ahead} visits: {least:.0f} to {most:.0f} minutes, and a few for starts and batches", flush=True)
     progress.plan(len(chosen))
     running, cold, skipped = start_all(chosen, environments, work, bundle, starts, rows, labels, progress)

@@ -9,7 +9,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REFERENCE, EMPTY, BARE = "FastAPI + pandas", "empty FastAPI", "bare ASGI"
+COMPILED = "mlserve compiled"
 UNKEPT = "mlserve compiled, no journal"  # keeps no answer: what the journal costs is seen beside it
+WHOLE = "mlserve compiled, whole journal"  # keeps every answer, however many come
+LEAD = 15  # Seconds after which the journal's share has settled
 
 
 def _label(answer):
@@ -31,6 +34,7 @@ class Server:
     engine: str = ""  # What its GET /model must say
     walk: bool | None = None  # Must its environment have the compiled walk, or must it not?
     prepare: tuple[str, ...] = ()  # A command to run before it is first started
+    lead: int = 0  # Seconds of load before each visit that do not count
 
 
 def _uvicorn(name, *more):
@@ -40,7 +44,7 @@ def _uvicorn(name, *more):
 # How each engine of mlserve is had. A row that is not what it says it is gets skipped, and the reason printed.
 #    name                environment        project            engine     compiled walk
 MLSERVE = (
-    ("mlserve compiled", "mlserve",         "project",         "plan",    True),
+    (COMPILED,           "mlserve",         "project",         "plan",    True),
     ("mlserve Python",   "mlserve-python",  "project",         "plan",    False),
     ("mlserve sklearn",  "mlserve-sklearn", "project-sklearn", "sklearn", None),
 )  # fmt: skip
@@ -58,17 +62,21 @@ SERVERS = (
             project=project,
             engine=engine,
             walk=walk,
+            lead=LEAD if name == COMPILED else 0,
         )
         for name, environment, project, engine, walk in MLSERVE
     ),
-    Server(
-        UNKEPT,
-        "mlserve",
-        ("{bin}/mlserve", "serve"),
-        {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", "MLSERVE_JOURNAL_SAMPLE": "0"},
-        project="project",
-        engine="plan",
-        walk=True,
+    *(
+        Server(
+            name,
+            "mlserve",
+            ("{bin}/mlserve", "serve"),
+            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", **journal},
+            project="project",
+            engine="plan",
+            walk=True,
+        )
+        for name, journal in ((UNKEPT, {"MLSERVE_JOURNAL_SAMPLE": "0"}), (WHOLE, {"MLSERVE_JOURNAL_PER_SECOND": "0"}))
     ),
     Server(
         "BentoML",

@@ -84,6 +84,21 @@ def test_without_wrk_it_says_what_to_do(tmp_path):
     assert done.stderr.startswith("bench: wrk is not installed; `sudo apt-get install wrk`")
 
 
+def test_what_the_journal_costs_is_told_for_its_default_and_for_all_answers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import report
+    from servers import COMPILED, UNKEPT, WHOLE
+
+    def visits(speed):
+        return [{"round": 0, "clients": c, "rps": 1e4 * speed, "cpu_ms": 1 / speed, "p50_ms": 1} for c in (1, 64)]
+
+    seen = {UNKEPT: visits(1), COMPILED: visits(0.98), WHOLE: visits(0.8)}
+    found = {"servers": seen, "ratios": report.ratios(seen), "settings": {"clients": [1, 64]}}
+    told = report.journal(found)
+    assert "| as many as by default | 0.98 | 0.98 | 1.02 | 1.02 |\n| all | 0.8 | 0.8 | 1.25 | 1.25 |\n" in told
+    assert report.journal({**found, "servers": {COMPILED: seen[COMPILED]}}) == ""
+
+
 def test_a_server_that_is_not_known_is_named(tmp_path):
     done = subprocess.run([*RUN, "--only", "gunicorn"], env=environment(), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "there is no server 'gunicorn'; known are FastAPI + pandas, " in done.stderr
