@@ -393,6 +393,22 @@ def test_a_burst_is_kept_whole(tmp_path):
     assert (journal.written[0], journal.left_out[0], journal.dropped["queue"][0]) == (9_040, 0, 0)
 
 
+def test_the_oldest_go_as_soon_as_there_are_a_tenth_too_many(tmp_path):
+    journal, begin = journal_at(tmp_path, keep_rows=1_000), time.time() - 10_000
+    record, ids = journal.recorder("census", "1", CONTRACT), []
+    journal.start()
+    for more in (3_000, 200):
+        ids += [first_id(begin + len(ids) + number)[:12] + new_id()[12:] for number in range(more)]
+        for id_ in ids[-more:]:
+            record(id_, (40, None), (1, 0.25, 0.75))
+        until(lambda: journal.written[0] == len(ids))  # noqa: B023 (asked here and now)
+    journal.close()
+    spool = journal.open_spool()
+    kept = [e.id for e in read(spool, "census")]
+    spool.close()
+    assert kept == ids[-len(kept) :] and 1_000 <= len(kept) <= 1_100
+
+
 def test_of_no_rate_everything_is_kept(tmp_path):
     journal = journal_at(tmp_path, per_second=0, queue=1_000_000)
     ids, _ = under_load(journal, [20_000] * 30)
@@ -407,8 +423,11 @@ def test_the_thread_that_writes_sets_the_share_and_tells_it(tmp_path):
         record(new_id(), (40, None), (1, 0.25, 0.75))
     journal.start()
     until(lambda: journal.sampling.share < 0.1)
-    record(new_id()[:-8] + "ffffffff", (40, None), (1, 0.25, 0.75))
+    record(out := new_id()[:-8] + "ffffffff", (40, None), (1, 0.25, 0.75))
     assert journal.status()["share"] < 0.1
+    assert asyncio.run(journal.keep([(out, "yes")])) == [
+        "stored"
+    ]  # truths are taken for answers that were left out too
     journal.close()
     said = dict(line.rsplit(" ", 1) for line in measures.text().decode().splitlines() if not line.startswith("#"))
     assert float(said["mlserve_journal_share"]) < 0.1 and said["mlserve_journal_left_out_total"] == "1.0"
