@@ -189,6 +189,7 @@ class Journal:
         self.committer = Committer(self.open_store)
         self._spool = Line(self.open_spool)  # of the thread that writes
         self._outlet, self._store = Line(self.open_spool), Line(self.open_store)  # of the thread that ships
+        self._keeper = Line(self.open_spool)  # of the thread that deletes
         self._reader, self._asking = Line(self.open_store), asyncio.Lock()
         self._outputs: tuple[Output, ...] = ()
         self._asked = -KNOWN_FOR
@@ -196,7 +197,7 @@ class Journal:
         self._known: set[Source] = set()
         self._tidied = -HOUSEKEEPING, 0.0
         self._stop = threading.Event()
-        work = [self._write, self._ship] if settings.url else [self._write]
+        work = [self._write, self._ship if settings.url else self._keep_house]
         self._threads = [threading.Thread(target=one, name="journal", daemon=True) for one in work]
         self._count(cell)
 
@@ -343,8 +344,6 @@ class Journal:
             looked = self._sample(looked)
             try:
                 self._flush()
-                if not self.settings.url:
-                    self._tidy(self._spool, self.written[0])
                 self.failing["file"][0] = 0.0
             except NoDatabase:
                 self.failing["file"][0] = 1.0
@@ -369,6 +368,14 @@ class Journal:
                 raise
             self.written[0] += len(batch)
             self.seen(batch)
+
+    # The thread that deletes, where there is only the file: to look through a large one may take seconds
+
+    def _keep_house(self) -> None:
+        while not self._stop.wait(5 * FLUSH):
+            with suppress(NoDatabase):
+                self._tidy(self._keeper, self.written[0])
+        self._keeper.close()
 
     def _tidy(self, line: Line, rows: float) -> None:
         "Delete what is too old or too much, if it is time; `rows` were written there so far"
