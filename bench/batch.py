@@ -39,6 +39,7 @@ def _sklearn(pipeline, contract):
 
 def _folded(plan, contract, compiled):
     from mlserve.walk import scorer
+    from mlserve.wire import read_json
 
     engine, classes, names = scorer(plan, compiled), plan.classes, contract.names
     if compiled and engine.speed != "compiled":
@@ -48,11 +49,11 @@ def _folded(plan, contract, compiled):
         return [classes[int(number)] for number in engine.columns(columns)[0]]
 
     def columns(body):
-        given = json.loads(body)
+        given = read_json(body)
         return labels([given[name] for name in names])
 
     def records(body):
-        rows = json.loads(body)
+        rows = read_json(body)
         return labels([[row[name] for row in rows] for name in names])
 
     return {"columns": columns, "records": records}
