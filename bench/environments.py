@@ -75,6 +75,10 @@ def make_all(work, say):
     for name, (requirements, of) in wanted.items():
         say(f"environment {name}")
         _make(work / "envs" / name, requirements, same, of)
+    for name in wanted:
+        if name.startswith("mlserve"):  # as a build for Heroku does
+            environment = work / "envs" / name
+            _run(environment / "bin" / "mlserve", "slug", "strip", environment / "lib")
     for built in (work / "envs" / "mlserve-python").glob("lib/python*/site-packages/mlserve/_walk.*.so"):
         built.unlink()  # as where there is no compiler
     return {name: work / "envs" / name for name in wanted}

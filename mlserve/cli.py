@@ -6,8 +6,8 @@
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'CODES', 'Stage', 'Why', 'Name', 'store', 'slug',
            'deploy', 'App_', 'say', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
            'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'drift', 'release',
-           'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_bake',
-           'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
+           'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
+           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -732,6 +732,19 @@ def slug_(context: typer.Context, json_: Json = False) -> None:
     say("\n".join([as_text(made), *(f"FAIL  {line}" for line in over)]), value, json_)
     if over:
         raise typer.Exit(1)
+
+
+@slug.command("strip")
+@told
+def slug_strip(
+    folder: Annotated[Path, typer.Argument(help="Of the installed packages.")] = Path(".heroku/python"),
+    json_: Json = False,
+) -> None:
+    "Take symbols for debuggers out of compiled packages; a build does it once they are installed."
+    from mlserve.slug import strip
+
+    mb = strip(folder)
+    say(f"-----> {mb:.1f} MB of symbols for debuggers taken out", {"mb": round(mb, 1)}, json_)
 
 
 @slug.command("bake")

@@ -15,12 +15,13 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+import uvloop
 
 from mlserve.archive import is_ignored, read_slugignore
 from mlserve.bundle import find_bundle
 from mlserve.settings import load_settings
 from mlserve.slug import over_budget, predict_slug
-from tests.conftest import free_port, mlserve
+from tests.conftest import environment, free_port, mlserve
 
 ROOT = Path(__file__).resolve().parents[2]
 HONCHO = Path(sys.executable).with_name("honcho")
@@ -166,6 +167,27 @@ def test_the_model_is_verified_as_it_is_baked_in(census):
     shutil.rmtree(census / "models")
     told = mlserve(census, "slug", "bake")
     assert told.returncode == 7 and "mlserve train" in told.stderr
+
+
+def test_symbols_for_debuggers_are_taken_out_of_one_place_only(tmp_path):
+    packages = shutil.copytree(Path(uvloop.__file__).parent, tmp_path / "packages/uvloop").parent
+    [module] = (packages / "uvloop").glob("loop.*.so")
+    before, kept = module.read_bytes(), tmp_path / "kept.so"
+    (packages / "odd.libs").mkdir()
+    brought = packages / "odd.libs/brought.so"
+    for elsewhere in (kept, brought):
+        os.link(module, elsewhere)
+    (packages / "no-library.so").write_text("nothing that strip knows")
+    told = mlserve(tmp_path, "slug", "strip", packages, "--json")
+    saved = json.loads(told.stdout)["mb"]
+    assert told.returncode == 0 and saved > 5
+    assert kept.read_bytes() == before == brought.read_bytes()
+    assert len(before) - module.stat().st_size == pytest.approx(saved * 1e6, abs=6e4)
+    assert sorted(p.name for p in packages.iterdir()) == ["no-library.so", "odd.libs", "uvloop"]
+    run = [sys.executable, "-c", "import uvloop, asyncio; print(uvloop.__file__); uvloop.run(asyncio.sleep(0))"]
+    done = subprocess.run(run, env=environment(PYTHONPATH=packages), capture_output=True, text=True)
+    assert done.stdout.startswith(str(packages)) and done.returncode == 0, done.stderr
+    assert json.loads(mlserve(tmp_path, "slug", "strip", packages, "--json").stdout)["mb"] == 0
 
 
 @pytest.mark.slow
