@@ -13,7 +13,7 @@ COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 TESTS ?= tests
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high outputs-tutorials coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ serve: setup ## Train the default model, release it where git can, and serve it 
 test: check ## Run everything that CI runs
 	$(MAKE) --no-print-directory -j2 --output-sync=target lessons types lint
 	$(MAKE) --no-print-directory tests
-	$(MAKE) --no-print-directory -j2 --output-sync=target outputs-high browser outputs-low docs
+	$(MAKE) --no-print-directory -j2 --output-sync=target outputs-high outputs-tutorials outputs-low browser docs
 	$(MAKE) --no-print-directory coverage
 
 check: setup ## Are notebooks clean, modules exported, README and requirements up to date?
@@ -69,13 +69,16 @@ tests: setup
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser
 
-outputs: outputs-low outputs-high # every notebook in a fresh kernel, saved outputs compared
+outputs: outputs-low outputs-high outputs-tutorials # every notebook in a fresh kernel, saved outputs compared
 
 outputs-low: setup
 	COVERAGE_FILE=.coverage.low pytest -q --nbval $(COVERED) $(wildcard nbs/[012]*.ipynb)
 
 outputs-high: setup
-	COVERAGE_FILE=.coverage.high pytest -q --nbval $(COVERED) $(filter-out nbs/0% nbs/1% nbs/2%,$(wildcard nbs/*.ipynb nbs/*/*.ipynb))
+	COVERAGE_FILE=.coverage.high pytest -q --nbval $(COVERED) $(filter-out nbs/0% nbs/1% nbs/2%,$(wildcard nbs/*.ipynb nbs/examples/*.ipynb))
+
+outputs-tutorials: setup # whose code the other notebooks cover
+	pytest -q --nbval $(wildcard nbs/tutorials/*.ipynb)
 
 coverage: # of what tests, browser and outputs ran
 	coverage combine -q

@@ -17,6 +17,7 @@ from .drain import Drain
 from .errors import MlserveError
 from .settings import Serve
 from .shortcut import AtOnce, Shortcut, shortcut_of
+from .walk import give_back
 
 # %% ../nbs/34_guard.ipynb #ad8d8eaf
 class BodyTooLarge(MlserveError):
@@ -237,7 +238,7 @@ class Bodies:
         serve: Serve,  # Limits
     ) -> None:
         self.serve = serve
-        self.held = 0  # bytes, until the requests are answered
+        self.held = self.most = 0  # bytes, until the requests are answered; and the most since there were none
 
     def is_whole(
         self,
@@ -261,6 +262,10 @@ class Bodies:
                     message = None
         except TimeoutError:
             raise BodyTooSlow(self.serve.body_timeout) from None
+        except MlserveError:
+            body.clear()  # which the error would keep as long as the rest of the body is read
+            self.let_go(exchange)
+            raise
         return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     def _keep(self, message: Message, body: bytearray, exchange: Exchange) -> bool:
@@ -275,8 +280,21 @@ class Bodies:
         body += part
         exchange.size += len(part)
         self.held += len(part)
+        self.most = max(self.most, self.held)
         more: bool = message.get("more_body", False)
         return more
+
+    def let_go(
+        self,
+        exchange: Exchange,  # The request, answered or refused
+    ) -> None:
+        "Hold a body no longer; memory that was needed for a crowd of them goes back to the system once the last is gone"
+        self.held -= exchange.size
+        exchange.size = 0
+        if not self.held:
+            if self.most > self.serve.body_limit:
+                asyncio.get_running_loop().call_soon(give_back)
+            self.most = 0
 
 # %% ../nbs/34_guard.ipynb #43424940
 class Life:
@@ -367,7 +385,7 @@ class Guard:
         except (Exception, asyncio.CancelledError) as raised:
             await exchange.fail(raised)
         finally:
-            self.bodies.held -= exchange.size
+            self.bodies.let_go(exchange)
 
     def shortcut(
         self,
