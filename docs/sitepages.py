@@ -26,6 +26,7 @@ from mlserve.bundle import Bundle, Lineage, Manifest
 from mlserve.cli import app as cli
 from mlserve.errors import MlserveError
 from mlserve.metrics import Metrics
+from mlserve.later import Later
 from mlserve.service import create
 from mlserve.settings import ALIASES, Keys, Settings, load_settings
 
@@ -105,7 +106,7 @@ def service_app(settings: Settings) -> FastAPI:
     "The application that would answer with these settings"
     app = create(settings, SimpleNamespace(draining=False), Metrics())
     while not isinstance(app, FastAPI):
-        app = app.app
+        app = app.make() if isinstance(app, Later) else app.app
     return app
 
 
