@@ -25,8 +25,8 @@ import mlserve
 from mlserve.bundle import Bundle, Lineage, Manifest
 from mlserve.cli import app as cli
 from mlserve.errors import MlserveError
-from mlserve.metrics import Metrics
 from mlserve.later import Later
+from mlserve.metrics import Metrics
 from mlserve.service import create
 from mlserve.settings import ALIASES, Keys, Settings, load_settings
 
