@@ -637,9 +637,34 @@ def _asked(given: str | None, question: str, option: str) -> str:
 
     if given:
         return given
-    if not sys.stdin.isatty():
+    if not _somebody_is_there():
         raise CannotScaffold(f"mlserve new needs {option}")
     return str(typer.prompt(question))
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
+def _target(given: str | None, path: Path) -> str:
+    "The column to predict, as it is called in the file; who is asked sees the columns, and is asked until it is one of them"
+    from mlserve.scaffold import CannotScaffold, column_table, columns_of, target_of
+
+    columns = columns_of(path)
+    if given:
+        return target_of(given, columns)
+    if not _somebody_is_there():
+        names = ", ".join(column.name for column in columns)
+        raise CannotScaffold(f"mlserve new needs --target COLUMN, the column to predict; the columns are {names[:500]}")
+
+    def answered(said: str) -> str:
+        try:
+            return target_of(said.strip(), columns)
+        except CannotScaffold as error:
+            raise typer.BadParameter(str(error)) from None  # which is shown, and asked again
+
+    typer.echo(column_table(columns), err=True)
+    return str(typer.prompt("Column to predict", value_proc=answered, err=True))
 
 
 def _update(folder: Path, yes: bool) -> None:
@@ -700,7 +725,7 @@ def new(
             target = target or theirs
         elif not path.is_file():
             raise CannotScaffold(f"there is no file {path.name}; give a CSV or Parquet, or one of {', '.join(SAMPLES)}")
-        target = _asked(target, "Column to predict", "--target COLUMN, the column to predict")
+        target = _target(target, path)
         with steps() as step:
             made = create(name, path, target, Path.cwd(), step)
     decisions = [asdict(d) for d in made.proposal.decisions]

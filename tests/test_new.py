@@ -14,9 +14,11 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from mlserve import scaffold
 from mlserve.bundle import read_bundle
+from mlserve.cli import app as cli
 from mlserve.data import BadData, frame_of_rows
 from mlserve.infer import propose
 from mlserve.persist import load_pipeline
@@ -125,12 +127,62 @@ def test_the_command_asks_for_what_it_needs_and_says_what_is_wrong(tmp_path):
         ((), "needs a name"),
         (("rivers",), "needs --data FILE"),
         (("rivers", "--data", "no.csv"), "there is no file no.csv"),
-        (("rivers", "--data", str(ROOT / "mlserve/data/adult.parquet")), "needs --target"),
+        (
+            ("rivers", "--data", str(ROOT / "mlserve/data/adult.parquet")),
+            "needs --target COLUMN, the column to predict; the columns are age, ",
+        ),
         (("--update",), "there is no .mlserve.json here"),
     ):
         done = mlserve(tmp_path, "new", *args)
         assert done.returncode and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+ROWS = pd.DataFrame({
+    "age": [30 + k % 40 for k in range(100)],
+    "job title": ["baker", "clerk"] * 50,
+    "seen on": [f"2026-01-{1 + k % 28:02}" for k in range(100)],
+    "nothing": [None] * 100,
+    "income": [1000.5 + k for k in range(100)],
+})  # fmt: skip
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    "`mlserve new people` with a person at the terminal; gives what was seen, and what a project was to be made for"
+    made = []
+    ROWS.to_csv(tmp_path / "people.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlserve.cli._somebody_is_there", lambda: True)
+    monkeypatch.setattr("mlserve.scaffold.create", lambda name, path, target, *more: made.append(target) or sys.exit(0))
+
+    def ask(*args, answers=""):
+        done = CliRunner().invoke(cli, ["new", "people", "--data", "people.csv", *args], input=answers)
+        return done, made
+
+    return ask
+
+
+def test_who_is_asked_for_the_target_sees_the_columns(asked):
+    done, made = asked(answers="income\n")
+    shown = [line.split("  ") for line in done.output.splitlines()]
+    told = [[part.strip() for part in line if part] for line in shown]
+    assert ["age", "integer", "46"] in told and ["job title", "category", "baker"] in told
+    assert ["seen on", "date", "2026-01-13"] in told and ["nothing", "empty"] in told
+    assert made == ["income"]
+
+
+def test_a_target_that_is_nearly_right_is_asked_for_again(asked):
+    done, made = asked(answers="Incom\nincome\n")
+    assert done.output.count("Column to predict") == 2 and made == ["income"]
+    assert "there is no column Incom; did you mean income? the columns are age, job title, seen on" in done.output
+
+
+def test_a_target_that_is_given_wrongly_is_refused_in_a_sentence(asked):
+    done, made = asked("--target", "Job_Title")
+    assert done.exit_code == 2 and made == [] and "did you mean job title?" in done.output
+    done, made = asked("--target", "weight", "--json")
+    assert made == [] and json.loads(done.stdout)["error"] == "cannot_scaffold" and "did you mean" not in done.output
 
 
 # What is written, for every mixture of columns
