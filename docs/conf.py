@@ -53,6 +53,7 @@ python_maximum_signature_line_length = 88
 html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_static_path = ["images"] if (HERE / "images").is_dir() else []
+html_favicon = "../mlserve/static/favicon.svg"
 html_copy_source = html_show_sphinx = False
 html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "start", "design", "changelog", "contributing")}

@@ -10,6 +10,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from zlib import crc32
 
 import nbformat
 from fastcore.docments import docments
@@ -20,6 +21,9 @@ DIRECTIVE = re.compile(r"^#\s*\|[ \t]*([\w-]+):?[ \t]*(.*?)[ \t]*(?:\n|\Z)", re.
 NAME_IN_PROSE = re.compile(r"(?<![`\\\w}\[])`([A-Za-z_][\w.]*)`(?!`)")
 NOTEBOOK = re.compile(r"(\]\((?:[\w./-]*/)?)\d+_(\w+\.ipynb)")  # pages are called as notebooks are, without the number
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+# what no reader needs of a signature: how a command's option is declared, and where in memory that stood
+DECLARED = re.compile(r"~?typing\.Annotated\[(.+?), <typer\.models\.\w+ object at 0x[0-9a-f]+>\]")
+OPTION = re.compile(r"(?<![\S`])--[a-z][a-z-]*")  # in prose its hyphens would become a dash
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
 
@@ -67,6 +71,8 @@ def read(text, package):
     notebook = nbformat.reads(text, as_version=4)
     names, page, module = known_names(package), [], package
     for cell, directives in shown_cells(notebook):
+        if "alt" in directives:
+            cell.metadata["mystnb"] = {"image": {"alt": directives["alt"]}}
         if "default_exp" in directives:
             module = f"{package}.{directives['default_exp']}"
         elif "export" in directives:
@@ -91,13 +97,22 @@ def add_docments(app, what, name, obj, options, lines):
         comments = docments(obj, full=False)
     except (TypeError, ValueError, OSError, SyntaxError):
         return
+    comments = {k: OPTION.sub(r"``\g<0>``", v) if v else v for k, v in comments.items()}
+    lines[:] = [OPTION.sub(r"``\g<0>``", line) for line in lines]
     described = [f":returns: {v}" if k == "return" else f":param {k}: {v}" for k, v in comments.items() if v]
     lines += ["", *described]
 
 
+def plain_signature(app, what, name, obj, options, signature, returns):
+    "A signature that reads as Python; one that does not is printed in one run, without links"
+    return DECLARED.sub(r"\1", signature or "").replace("<factory>", "...") or signature, returns
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", add_docments)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("autodoc-process-signature", plain_signature)
+    here = crc32(Path(__file__).read_bytes())  # with another nbdoc every page is read again
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": here}
 
 
 def output_text(output):

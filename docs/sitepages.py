@@ -25,8 +25,10 @@ import mlserve
 from mlserve.bundle import Bundle, Lineage, Manifest
 from mlserve.cli import app as cli
 from mlserve.errors import MlserveError
+from mlserve.evaluate import from_dict
 from mlserve.later import Later
 from mlserve.metrics import Metrics
+from mlserve.plots import alt_texts
 from mlserve.service import create
 from mlserve.settings import ALIASES, Keys, Settings, load_settings
 
@@ -78,7 +80,8 @@ def option(parameter) -> tuple[str, ...]:
     else:
         written = ", ".join(map(code, [*parameter.opts, *parameter.secondary_opts]))
     default = "" if parameter.default in (None, False, "") else code(parameter.default)
-    return written, cell(parameter.help or ""), "must be given" if parameter.required else default
+    told = re.sub(r"(?<!\S)--[a-z-]+", r"`\g<0>`", cell(parameter.help or ""))  # else its hyphens become a dash
+    return written, told, "must be given" if parameter.required else default
 
 
 def cli_page() -> str:
@@ -159,6 +162,7 @@ def schema_part(name: str, schema: dict) -> str:
     return f"### {name}\n\n{cell(schema.get('description', ''))}\n\n{table('key | holds', rows)}"
 
 
+TITLES = {"mlflow": "MLflow", "kserve v1": "KServe v1", "open inference": "Open Inference Protocol"}  # Names of others
 BESIDE = {  # what browsers ask for; not in the OpenAPI document
     "/": "The page of the model for browsers, a greeting in JSON for programs",
     "/docs": "All routes, to try out",
@@ -194,7 +198,7 @@ def http_page(settings: Settings) -> str:
         "`x-model-version` and `x-code-version` say who answered.",
     ]
     for name, told in groups.items():
-        parts += [f"## {name.capitalize()}", *told]
+        parts += [f"## {TITLES.get(name, name.capitalize())}", *told]
     parts += [
         "## For browsers and programs",
         table("route | what it is", [(code(p), BESIDE.get(p, "")) for p in sorted(shown)]),
@@ -403,9 +407,9 @@ def section_page(title: str, told: str, under: str) -> str:
 
 
 def card_page(bundle: Bundle) -> str:
-    "The model card with its plots"
-    plots = sorted(name for name in bundle.manifest.files if name.startswith("plots/"))
-    drawn = [f"![{Path(p).stem.replace('_', ' ').replace('-', ' ')}]({bundle.manifest.name}/{p})" for p in plots]
+    "The model card with its plots, each with its main numbers in words"
+    words = alt_texts(from_dict(json.loads(bundle.read("report.json"))))
+    drawn = [f"![{cell(words[file])}]({bundle.manifest.name}/plots/{file})" for file in sorted(words)]
     return "\n\n".join([bundle.read("model_card.md").decode(), "## Plots", *drawn]) + "\n"
 
 
@@ -470,6 +474,19 @@ def at_night(picture: str) -> str:
     return re.sub(r'"(#[0-9a-fA-F]{3,6})"', lambda found: f'"{NIGHT[found[1]]}"', picture)
 
 
+def by_day_and_night(page: str) -> str:
+    "A page whose pictures have another one for the night"
+    pairs = {"images/page.png": "images/page_dark.png", "images/loop.svg": "generated/loop_dark.svg"}
+
+    def both(found: re.Match[str]) -> str:
+        if found[2] not in pairs:
+            return found[0]
+        shown = ((found[2], "only-light"), (pairs[found[2]], "only-dark"))
+        return "\n\n".join(f"```{{image}} {file}\n:alt: {found[1]}\n:class: {kind}\n```" for file, kind in shown)
+
+    return re.sub(r"^!\[(.*)\]\((.*)\)$", both, page, flags=re.MULTILINE)
+
+
 # --- all of it
 
 
@@ -497,7 +514,8 @@ def write(docs: Path) -> None:
     }
     pages |= {f"models/{b.manifest.name}.md": card_page(b) for b in bundles}
     front = (docs / "guide/front.md").read_text(encoding="utf-8")
-    pages["start.md"] = front.replace("# mlserve\n", "# Start\n", 1).replace("\n## Start\n", "\n## In one command\n", 1)
+    front = front.replace("# mlserve\n", "# Start\n", 1).replace("\n## Start\n", "\n## In one command\n", 1)
+    pages["start.md"] = by_day_and_night(front)
     for name, text in pages.items():
         put(docs / name, text.encode())
     for bundle in bundles:

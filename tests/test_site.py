@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import fields
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 
 from mlserve.bundle import read_bundle
@@ -139,6 +141,18 @@ def test_a_cell_of_a_page_is_one_line_for_warnings():
     assert page.metadata["source_map"] == list(range(len(page.cells)))
 
 
+def test_a_picture_in_a_notebook_has_its_words():
+    mute = [
+        f"{path.name}: {cell.source.splitlines()[0]}"
+        for path in (ROOT / "nbs").rglob("*.ipynb")
+        if not any(part.startswith(".") for part in path.parts)
+        for cell in nbformat.read(path, as_version=4).cells
+        if any("image/png" in out.get("data", {}) for out in cell.get("outputs", ()))
+        if not re.match(r"#\| alt: \w+ \w+ ", cell.source)
+    ]
+    assert mute == []
+
+
 # --- what is written by hand
 
 
@@ -264,8 +278,19 @@ def test_no_page_loads_anything_from_another_host(pages):
 
 @pytest.mark.site
 def test_every_picture_says_what_it_shows(pages):
-    mute = [(page.name, src) for page in pages for src, alt in read(page).pictures if not alt and "_static" not in src]
-    assert [m for m in mute if not re.search(r"_images/[0-9a-f]{32,}", m[1])] == []  # outputs of cells have their prose
+    shown = [(page.name, src, alt or "") for page in pages for src, alt in read(page).pictures if "_static" not in src]
+    assert [told for told in shown if len(told[2].split()) < 3 or told[2].endswith(".png")] == [] and len(shown) > 40
+
+
+@pytest.mark.site
+def test_no_page_shows_an_address_in_memory_or_a_dash_for_an_option(pages):
+    odd = re.compile(r"object at 0x|(?<![\w\d])–[a-z]|Traceback \(most recent")
+    texts = {
+        page.name: re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))
+        for page in pages
+        if "_modules" not in page.parts
+    }
+    assert {name: found[0] for name, text in texts.items() if (found := odd.search(unescape(text)))} == {}
 
 
 @pytest.mark.site

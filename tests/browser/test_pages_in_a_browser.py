@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 import subprocess
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from mlserve.contract import Contract, Field, Output, amend, example, infer_field
 from mlserve.score import Scored, sklearn_engine
@@ -85,11 +87,7 @@ def constant(*scored):
 
 def drawn():
     "A small PNG"
-    import io
-
-    from PIL import Image
-
-    Image.new("RGB", (40, 20), "white").save(data := io.BytesIO(), "png")
+    Image.new("RGB", (40, 20), "white").save(data := BytesIO(), "png")
     return data.getvalue()
 
 
@@ -440,6 +438,19 @@ def test_the_model_is_described(visit):
     plot = page.get_by_role("img", name="Plot: slices")
     plot.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('figure img').naturalWidth === 40")
+
+
+@pytest.mark.parametrize("path", ["/", "/model/card"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_plot_is_as_light_as_the_page_around_it(visit, page, scheme, path):
+    page.emulate_media(color_scheme=scheme)
+    page = visit("mixed", path)
+    plot = page.locator("figure img, .card img").first
+    plot.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('figure img, .card img').naturalWidth === 40")
+    with Image.open(BytesIO(plot.screenshot())) as seen:
+        middle = seen.convert("L").getpixel((seen.width // 2, seen.height // 2))
+    assert middle > 200 if scheme == "light" else middle < 60
 
 
 def test_the_card_is_a_page_and_its_html_is_text(visit):
