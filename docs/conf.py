@@ -41,6 +41,7 @@ exclude_patterns = ["_build", "guide/front.md", "generated"]
 nb_custom_formats = {".ipynb": ["nbdoc.read", {"package": project}]}
 nb_execution_mode = "off"  # the stored outputs are shown; nbval proves them
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # with tables, as JupyterLab and GitHub show it
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

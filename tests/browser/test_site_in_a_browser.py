@@ -89,6 +89,7 @@ def test_the_front_page_fits_one_screen(page, site, scheme):
 CUT = """() => [...document.querySelectorAll('.bd-article *')].filter(e => {
     for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
         if (['auto', 'scroll'].includes(getComputedStyle(p).overflowX)) return false
+    if (/^(H\\d|P|LI)$/.test(e.tagName) && e.scrollWidth > e.clientWidth + 1) return true
     return e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
 }).map(e => `${e.tagName} ${e.textContent.trim().slice(0, 40)}`)"""
 
