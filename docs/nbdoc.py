@@ -22,7 +22,7 @@ NAME_IN_PROSE = re.compile(r"(?<![`\\\w}\[])`([A-Za-z_][\w.]*)`(?!`)")
 NOTEBOOK = re.compile(r"(\]\((?:[\w./-]*/)?)\d+_(\w+\.ipynb)")  # pages are called as notebooks are, without the number
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 # what no reader needs of a signature: how a command's option is declared, and where in memory that stood
-DECLARED = re.compile(r"~?typing\.Annotated\[(.+?), <typer\.models\.\w+ object at 0x[0-9a-f]+>\]")
+DECLARED = re.compile(r"~?(?:\w+\.)*Annotated\[(.+?), <typer\.models\.\w+ object at 0x[0-9a-f]+>\]")
 OPTION = re.compile(r"(?<![\S`])--[a-z][a-z-]*")  # in prose its hyphens would become a dash
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 

@@ -286,7 +286,7 @@ def test_every_picture_says_what_it_shows(pages):
 def test_no_page_shows_what_was_not_rendered(pages):
     odd = re.compile(r"object at 0x|(?<!\w)–[a-z]|Traceback \(most recent|\|---\|")
     texts = {
-        page.name: re.sub(r"<pre.*?</pre>|<[^>]+>", "", page.read_text(encoding="utf-8"), flags=re.S)
+        str(page.relative_to(SITE)): re.sub(r"<pre.*?</pre>|<[^>]+>", "", page.read_text(encoding="utf-8"), flags=re.S)
         for page in pages
         if "_modules" not in page.parts
     }
