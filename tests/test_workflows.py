@@ -73,6 +73,7 @@ def test_the_timers():
     (step,) = WORKFLOWS["stale"]["jobs"]["stale"]["steps"]
     assert step["with"]["stale-issue-label"] == "no-issue-activity"
     assert step["with"]["stale-pr-label"] == "no-pr-activity"
+    assert {"schedule", "workflow_dispatch"} <= set(triggers(WORKFLOWS["weekly"]))
     assert {"schedule", "repository_dispatch", "workflow_dispatch"} <= set(triggers(WORKFLOWS["train"]))
 
 
