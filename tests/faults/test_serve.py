@@ -447,11 +447,13 @@ def wait_for(condition, seconds):
 def test_the_sums_hold_when_workers_die(start):
     with start_of(start) as running:
         assert [ask(running.port, body=b"x")[0] for _ in range(100)] == [200] * 100
+        counted = 'mlserve_requests_total{method="POST",route="/echo",status="200"} 100.0'
+        wait_for(lambda: counted in ask(running.port, "/metrics")[1].decode(), 5)  # an answer is sent, then counted
         victim, other = running.workers
         victim.kill()
         wait_for(lambda: answering(running) - {other.pid}, 20)
         told = ask(running.port, "/metrics")[1].decode()
-        assert 'mlserve_requests_total{method="POST",route="/echo",status="200"} 100.0' in told
+        assert counted in told
         assert 'mlserve_request_seconds_count{route="/echo"} 100.0' in told
         assert 'mlserve_model_info{code="0.1.0",engine="plan",name="stub",version="1.0.0"} 1.0' in told
         wait_for(lambda: b"mlserve_in_flight 1.0" in ask(running.port, "/metrics")[1], 2)  # the one that asks
