@@ -62,9 +62,9 @@ types: setup
 lessons: setup # every notebook, in process
 	nbdev-test
 
-tests: setup
+tests: setup # by three processes, as tests of services wait a good deal
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 2 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser $(TESTS)
+	COVERAGE_FILE=.coverage.tests pytest -q -n 3 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser $(TESTS)
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser
