@@ -494,8 +494,10 @@ def figure(
     axes = made.subplots()
     for y, m in enumerate(moved):
         axes.plot([m.before, m.now], [y, y], color=BLUE, alpha=0.3, linewidth=4, zorder=1)
-    axes.scatter([m.before for m in moved], range(len(moved)), color=FAINT, label="in training", zorder=2)
-    axes.scatter([m.now for m in moved], range(len(moved)), color=BLUE, label="now", zorder=3)
+    axes.scatter(
+        [m.before for m in moved], range(len(moved)), color=FAINT, label="in training", zorder=2, clip_on=False
+    )
+    axes.scatter([m.now for m in moved], range(len(moved)), color=BLUE, label="now", zorder=3, clip_on=False)
     axes.set_yticks(range(len(moved)), [m.about for m in moved])
     axes.set(xlim=(-0.02, 1.02), xlabel="share of rows", title="What moved")
     axes.grid(axis="x", color="#E4E4E4")
