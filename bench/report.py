@@ -230,7 +230,8 @@ def table(found):
     return f"""# How fast it serves
 
 {quick}One model ({found["model"]}: 100 trees of depth 12), one row a request, one worker on one core, the load on
-another; {s["rounds"]} rounds of {s["seconds"]} seconds a visit, up to three times that for slow servers, in turn.
+another; {s["rounds"]} rounds of {s["seconds"]} seconds a visit, up to three times that for slow servers, in turn, each after
+{s["lead"]} seconds of the same load that do not count.
 Ratios are medians of the ratios inside a round. The absolute figures depend on the machine
 ({m["processor"]}, {m["cores"]} cores, Python {m["python"]}), the ratios much less.
 

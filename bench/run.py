@@ -11,8 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 from environments import make_all, peers, size
 from model import ROWS, bundle_of, clean_environment, complete_rows, train
@@ -106,9 +106,9 @@ def prepare(server, environment, work, bundle):
 def check(server, running, rows, labels):
     "Every row must be answered, and rightly"
     if server.engine:
-        said = running.ask("GET", "/model")[1]["engine"]
-        if said != server.engine:
-            raise Failed(f"GET /model says that the engine is {said}, not {server.engine}")
+        with urlopen(f"http://127.0.0.1:{running.port}/metrics", timeout=30) as told:
+            if f'engine="{server.engine}"' not in told.read().decode():
+                raise Failed(f"GET /metrics does not say that the engine is {server.engine}")
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     for row, label in zip(rows, labels, strict=True):
         status, answer = running.ask("POST", server.path, as_body(server, row), connection)
@@ -178,7 +178,7 @@ def long_enough(seconds, clients, visits):
     return min(max(seconds, round(TURNS * clients / alone[-1])), 3 * seconds) if alone else seconds
 
 
-def load_all(chosen, running, rows, rounds, seconds, work, skipped, progress):
+def load_all(chosen, running, rows, rounds, lead, seconds, work, skipped, progress):
     "Visit the servers in turn, round after round; who fails is out"
     bodies = {s.name: write_bodies(s, rows, work / "bodies") for s in chosen}
     visits = {s.name: [] for s in chosen}
@@ -187,8 +187,7 @@ def load_all(chosen, running, rows, rounds, seconds, work, skipped, progress):
             for server in [s for s in chosen if s.name not in skipped]:
                 try:
                     enough = long_enough(seconds, clients, visits[server.name])
-                    if server.lead:
-                        load(running[server.name], server.path, bodies[server.name], clients, server.lead)
+                    load(running[server.name], server.path, bodies[server.name], clients, lead)
                     seen = load(running[server.name], server.path, bodies[server.name], clients, enough)
                 except (Failed, subprocess.TimeoutExpired) as error:
                     if server.name in NEEDED:
@@ -231,12 +230,17 @@ def main():
     progress = Progress()
     into = given.into.resolve() if given.into else HERE
     work = into / "work"
-    rounds, seconds, starts = (1, 2, 1) if given.quick else (3, 4, 4)
-    settings = {"rounds": rounds, "seconds": seconds, "starts": starts, "clients": CLIENTS, "quick": given.quick}
+    rounds, lead, seconds, starts = (1, 2, 2, 1) if given.quick else (3, 8, 4, 4)
+    settings = {
+        "rounds": rounds,
+        "lead": lead,
+        "seconds": seconds,
+        "starts": starts,
+        "clients": CLIENTS,
+        "quick": given.quick,
+    }
     about = {"machine": machine(), "settings": settings}
     chosen = [s for s in SERVERS if not given.only or s.name in (REFERENCE, *given.only)]
-    if given.quick:
-        chosen = [replace(s, lead=0) for s in chosen]
 
     project = train(work, progress.say)
     bundle = bundle_of(project)
@@ -247,15 +251,14 @@ def main():
 
     print(f"server on core {cores()[0]}, load on core {cores()[1]}", flush=True)
     visits_ahead = len(chosen) * len(CLIENTS) * rounds
-    leads = len(CLIENTS) * rounds * sum(s.lead for s in chosen)
-    least, most = ((visits_ahead * (s + 1) + leads) / 60 for s in (seconds, 3 * seconds))
+    least, most = (visits_ahead * (lead + s + 1) / 60 for s in (seconds, 3 * seconds))
     print(f"{visits_ahead} visits: {least:.0f} to {most:.0f} minutes, and a few for starts and batches", flush=True)
     progress.plan(len(chosen))
     running, cold, skipped = start_all(chosen, environments, work, bundle, starts, rows, labels, progress)
     try:
         there = [s for s in chosen if s.name in running]
         progress.plan(len(there) * len(CLIENTS) * rounds)
-        visits = load_all(there, running, rows, rounds, seconds, work, skipped, progress)
+        visits = load_all(there, running, rows, rounds, lead, seconds, work, skipped, progress)
     finally:
         stop_all(running)
     progress.say("many rows at once")

@@ -12,7 +12,6 @@ REFERENCE, EMPTY, BARE = "FastAPI + pandas", "empty FastAPI", "bare ASGI"
 COMPILED = "mlserve compiled"
 UNKEPT = "mlserve compiled, no journal"  # keeps no answer: what the journal costs is seen beside it
 WHOLE = "mlserve compiled, whole journal"  # keeps every answer, however many come
-LEAD = 15  # Seconds after which the journal's share has settled
 
 
 def _label(answer):
@@ -31,10 +30,9 @@ class Server:
     path: str = "/predict"
     body: Callable[[Any], Any] = lambda row: row  # The row as this server wants it
     label: Callable[[Any], Any] | None = _label  # None: it predicts nothing
-    engine: str = ""  # What its GET /model must say
+    engine: str = ""  # What its GET /metrics must say
     walk: bool | None = None  # Must its environment have the compiled walk, or must it not?
     prepare: tuple[str, ...] = ()  # A command to run before it is first started
-    lead: int = 0  # Seconds of load before each visit that do not count
 
 
 def _uvicorn(name, *more):
@@ -62,7 +60,6 @@ SERVERS = (
             project=project,
             engine=engine,
             walk=walk,
-            lead=LEAD if name == COMPILED else 0,
         )
         for name, environment, project, engine, walk in MLSERVE
     ),
