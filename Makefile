@@ -38,7 +38,7 @@ serve: setup ## Train the default model, release it where git can, and serve it 
 test: check ## Run everything that CI runs
 	$(MAKE) --no-print-directory -j2 --output-sync=target lessons types lint
 	$(MAKE) --no-print-directory tests
-	$(MAKE) --no-print-directory -j2 --output-sync=target outputs-high outputs-tutorials outputs-low browser docs
+	$(MAKE) --no-print-directory -j3 --output-sync=target outputs-high outputs-low docs outputs-tutorials browser
 	$(MAKE) --no-print-directory coverage
 
 check: setup ## Are notebooks clean, modules exported, README and requirements up to date?
@@ -59,7 +59,7 @@ lint: setup
 types: setup
 	mypy mlserve
 
-lessons: setup # every notebook, in process
+lessons: setup # every notebook of the library, in process
 	nbdev-test
 
 tests: setup # by three processes, as tests of services wait a good deal
