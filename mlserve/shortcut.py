@@ -47,6 +47,7 @@ class Direct(Protocol):
     between = True  # Does the next byte begin a request?
     general: object = None  # Headers of the server, a new list each second
     status = b""  # The first line of an answer, and these
+    rests_since = 0.0  # When something was answered at once last, on the clock of the loop
 
     def __init__(self, *arguments: Any, shortcut: Shortcut, heads: dict[bytes, AtOnce], **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -144,8 +145,20 @@ class Direct(Protocol):
         self.server_state.total_requests += 1
         if self.timer is not None:
             self.set_timer(None)
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.rests_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_request(self.timeout_keep_alive)
+
+    def _await_request(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        "Nothing came for long, unless something was answered at once since the timer was set"
+        left = self.rests_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._await_request(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _look_at_rest(self, without_body: bool) -> None:
         if not (self.answered and self.scope is self.begun):
