@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlserve.data import Table
     from mlserve.evaluate import Report
-    from mlserve.recipe import Recipe
+    from mlserve.recipe import Params, Recipe
     from mlserve.train import Fitted
 
 # %% ../nbs/41_retrain.ipynb #0ded7442
@@ -154,20 +154,13 @@ def _bundle_files(recipe: "Recipe", fitted: "Fitted", table: "Table", report: "R
     }
 
 
-def train(
-    settings: Settings,  # Which recipe, and where things are
-    step: Step = lambda name: None,  # Called when a step begins
-) -> Bundle:  # As it stands in the models' folder
-    "Make a bundle from a recipe"
+def _make(recipe: "Recipe", params: "Params", settings: Settings, step: Step) -> Bundle:
     from mlserve.card import card
     from mlserve.data import load_table
     from mlserve.evaluate import flat
     from mlserve.lineage import lineage_files
-    from mlserve.recipe import find_recipe, read_params
     from mlserve.train import fit
 
-    recipe = find_recipe(settings.model.recipe, settings.root)
-    params = read_params(recipe, settings.path(settings.data.params))
     step("load and check the data")
     table = load_table(recipe, settings)
     step(f"fit {recipe.name} to {int((~table.held_out).sum()):,} rows")
@@ -187,6 +180,21 @@ def train(
     folder = settings.path(settings.model.folder) / recipe.name
     return write_bundle(folder, manifest, files, prove=load_model)
 
+
+def train(
+    settings: Settings,  # Which recipe, and where things are
+    step: Step = lambda name: None,  # Called when a step begins
+) -> Bundle:  # As it stands in the models' folder
+    "Make a bundle from a recipe"
+    from threadpoolctl import threadpool_limits
+
+    from mlserve.recipe import find_recipe, read_params
+
+    recipe = find_recipe(settings.model.recipe, settings.root)
+    params = read_params(recipe, settings.path(settings.data.params))
+    with threadpool_limits(limits=1):
+        return _make(recipe, params, settings, step)
+
 # %% ../nbs/41_retrain.ipynb #c37819cf
 def measure_bundle(
     settings: Settings,  # Which recipe, and where things are
@@ -194,6 +202,8 @@ def measure_bundle(
     step: Step = lambda name: None,  # Called when a step begins
 ) -> tuple[Bundle, "Report"]:  # The bundle and what was measured
     "Measure the bundle of the project's recipe"
+    from threadpoolctl import threadpool_limits
+
     from mlserve.data import BadData, load_table, make_table, read_frame
     from mlserve.persist import load_pipeline
     from mlserve.recipe import find_recipe
@@ -212,4 +222,5 @@ def measure_bundle(
         raise BadData(f"the data has classes of {recipe.target} that {recipe.name} does not know")
     step(f"measure {bundle.manifest.name} {bundle.manifest.version} on {int(table.held_out.sum()):,} rows")
     pipeline = load_pipeline(bundle.read("pipeline.skops"), trusted=bundle.manifest.trusted)
-    return bundle, evaluate(pipeline, table, bundle.manifest.lineage.seed)
+    with threadpool_limits(limits=1):
+        return bundle, evaluate(pipeline, table, bundle.manifest.lineage.seed)
