@@ -1,5 +1,5 @@
 "`python -m mlserve`, where the command `mlserve` is not installed, as in a slug"
 
-from mlserve.cli import main
+from mlserve.command import main
 
 main()

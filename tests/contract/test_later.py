@@ -71,6 +71,19 @@ def test_the_framework_is_loaded_when_only_it_can_answer(projects):
     ]
 
 
+def test_the_command_to_serve_loads_no_command_line(projects):
+    code = (
+        "import atexit, sys; from mlserve.command import main; sys.argv[1:] = ['serve', '--port', '70000'];"
+        "atexit.register(lambda: print(*sorted({'mlserve.service', 'pydantic', 'rich', 'typer'} & set(sys.modules))));"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=projects["wine"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode and done.stderr.startswith("mlserve: ") and "70000" in done.stderr
+    assert done.stdout.splitlines()[-1] == "mlserve.service"
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     boosting = HistGradientBoostingClassifier(max_iter=5, random_state=0)
