@@ -103,8 +103,9 @@ def frame(
     columns: Mapping[str, list[Any]],  # Plain values by field; values of the field's kind
 ) -> pd.DataFrame:  # As every pipeline sees it
     "The one frame for training and serving"
-    made = {f.name: pd.Series(_dtype(columns[f.name], f), dtype=_OBJECT.get(f.kind)) for f in fields}
-    return pd.DataFrame(made, copy=False)
+    index = pd.RangeIndex(len(columns[fields[0].name]))  # one for all, else pandas aligns each column with the others
+    made = {f.name: pd.Series(_dtype(columns[f.name], f), index, _OBJECT.get(f.kind), copy=False) for f in fields}
+    return pd.DataFrame(made, index, copy=False)
 
 
 _OBJECT = {"category": object, "text": object}
