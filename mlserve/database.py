@@ -222,12 +222,25 @@ def open_file(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, PATIENCE, 0, None, False, cached_statements=STATEMENTS)
-        connection.execute("pragma journal_mode = wal")
+        _write_ahead(connection)
         connection.execute("pragma cache_size = -256")  # KiB: rows are written once and read by others
         connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
     except errors as error:
         raise NoDatabase from error
     return Database(SQLITE, connection, errors)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    "Have a file keep a log; SQLite itself waits for nobody here, when several open a new file at once"
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _postgresql_errors() -> tuple[type[Exception], ...]:
