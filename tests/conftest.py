@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import pytest
 
 from mlserve.retrain import train
 from mlserve.settings import load_settings
+
+from .ports import free_port
 
 # the same cases in every run, however busy the machine is; a failure found elsewhere becomes an explicit example
 hypothesis.settings.register_profile(
@@ -57,12 +58,6 @@ def pytest_runtest_protocol(item):
         return (yield)
     finally:
         os.environ.update(kept)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_project(folder, example):

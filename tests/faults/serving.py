@@ -8,21 +8,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 import psutil
 
+from tests.ports import free_port
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 OURS = "from mlserve.serve import main; main('stub_app:create')"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment(port, **settings):
@@ -72,7 +68,7 @@ class Service:
     def rss(self):
         return sum(p.memory_info().rss for p in self.workers)
 
-    def wait(self, seconds=15):
+    def wait(self, seconds=60):
         return self.process.wait(timeout=seconds)
 
     def log(self):
@@ -100,10 +96,10 @@ def service(*, command=(sys.executable, "-c", OURS), workers=1, **settings):
         finally:
             for one in running.everybody if process.poll() is None else []:
                 one.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
 
-def wait_until_ready(running, seconds=30):
+def wait_until_ready(running, seconds=120):
     last = time.monotonic() + seconds
     answering = set()
     while len(answering) < running.count:
@@ -147,8 +143,8 @@ def read_answer(connection):
     return int(first.split()[1]), headers, body
 
 
-def send(port, *parts, pause=0.0, timeout=10.0):
-    "Send bytes on a connection of their own; (status, headers, body), and whether it was closed then"
+def send(port, *parts, pause=0.0, timeout=10.0, closes=False):
+    "Send bytes on a connection of their own; (status, headers, body), once it was closed too if it `closes` then"
     with connect(port, timeout) as connection:
         try:
             for part in parts:
@@ -157,14 +153,10 @@ def send(port, *parts, pause=0.0, timeout=10.0):
         except ConnectionError:
             pass
         answer = read_answer(connection)
-        connection.settimeout(0.05)
-        try:
-            closed = connection.recv(1) == b""
-        except TimeoutError:
-            closed = False
-        except ConnectionError:
-            closed = True
-        return (*answer, closed)
+        if closes:
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b""
+        return answer
 
 
 def ask(port, path="/echo", body=b"", **more):
@@ -219,7 +211,7 @@ def load(port, clients=16, keep_alive=False, path="/echo"):
     finally:
         for thread in threads:
             thread.over = True
-            thread.join(timeout=15)
+            thread.join(timeout=60)
             seen.update(thread.seen)
 
 
@@ -229,3 +221,18 @@ def signal_all(processes, number=signal.SIGTERM):
             process.send_signal(number)
         except psutil.NoSuchProcess:
             pass
+
+
+def wait_for(condition, seconds=30):
+    last = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.01)
+
+
+def stays_below(running, most, attack):
+    "Attack a service twice: the first time pays for what the allocator keeps, the second may cost no more than `most`"
+    attack()
+    before = running.rss()
+    attack()
+    wait_for(lambda: running.rss() - before < most, 10)

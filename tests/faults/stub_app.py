@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from mlserve.errors import MlserveError
 from mlserve.serve import application
@@ -17,6 +18,12 @@ class Teapot(MlserveError):
 
 async def slow(body):
     await asyncio.sleep(float(body))
+
+
+async def held(body):
+    "Until the file of this name is there"
+    while not Path(body.decode()).exists():
+        await asyncio.sleep(0.01)
 
 
 async def boom(body):
@@ -35,7 +42,7 @@ async def large(body):
     return 200, b"x" * 20_000_000
 
 
-ROUTES = {"/slow": slow, "/boom": boom, "/teapot": teapot, "/pid": pid, "/large": large}
+ROUTES = {"/slow": slow, "/held": held, "/boom": boom, "/teapot": teapot, "/pid": pid, "/large": large}
 
 
 async def live(receive, send):
@@ -92,6 +99,15 @@ def create_without_database(settings, drain, metrics):
         raise MlserveError("the database does not answer; set DATABASE_URL to one that does")
 
     return app
+
+
+def create_late(settings, drain, metrics):
+    "Until somebody else listens where this service is about to"
+    folder = Path(os.environ["STUB_FOLDER"])
+    (folder / "bound").touch()
+    while not (folder / "taken").exists():
+        time.sleep(0.01)
+    return create(settings, drain, metrics)
 
 
 def create_slowly(settings, drain, metrics):
