@@ -88,6 +88,11 @@ def projects(tmp_path_factory):
     return {name: shutil.copytree(train_once(shared / "trained", name), own / name) for name in EXAMPLES}
 
 
+def copy_project(project, folder):
+    "All but the journal, where a service of the suite may be writing"
+    return shutil.copytree(project, folder, ignore=shutil.ignore_patterns("journal"))
+
+
 @pytest.fixture(scope="session", params=EXAMPLES)
 def project(request, projects):
     return projects[request.param]
@@ -96,8 +101,7 @@ def project(request, projects):
 @pytest.fixture
 def census(projects, tmp_path):
     "A copy of the census project, to be changed at will"
-    untouched = shutil.ignore_patterns("journal")  # a service of the suite may be writing there
-    return shutil.copytree(projects["census"], tmp_path / "census", ignore=untouched)
+    return copy_project(projects["census"], tmp_path / "census")
 
 
 def environment(**more):
@@ -112,7 +116,7 @@ def environment(**more):
 def mlserve(folder, *args, **env):
     "Run a command of mlserve in a project"
     command = [MLSERVE, *map(str, args)]
-    return subprocess.run(command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +161,7 @@ class Service:
         self.wait()
 
     def wait(self):
-        for _ in range(300):
+        for _ in range(1200):
             if self.process.poll() is not None:
                 raise RuntimeError(self.process.stdout.read().decode())
             try:
@@ -171,7 +175,7 @@ class Service:
     def stop(self):
         self.process.terminate()
         try:
-            return self.process.communicate(timeout=30)[0].decode()
+            return self.process.communicate(timeout=60)[0].decode()
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -19,11 +19,11 @@ def test_clients_of_others_get_the_answers_of_predict(projects, services):
     assert PYTHON.exists(), "run make test-clients, which installs the clients"
     running = Service(projects["census"], MLSERVE_ACCESS_PREDICT_KEYS=KEY, MLSERVE_SERVE_DRAIN=0.1)
     try:
-        rows = [{**httpx.get(running.url + "/model").json()["example"], "age": age} for age in (20, 45, 60)]
+        rows = [{**httpx.get(running.url + "/model", timeout=60).json()["example"], "age": age} for age in (20, 45, 60)]
         rows = [{name: "Private" if value is None else value for name, value in row.items()} for row in rows]
-        answers = httpx.post(running.url + "/predict", json=rows, headers={"x-api-key": KEY}).json()
+        answers = httpx.post(running.url + "/predict", json=rows, headers={"x-api-key": KEY}, timeout=60).json()
         command = [PYTHON, ROOT / "tests/clients/conversation.py", running.url, KEY, json.dumps(rows)]
-        done = subprocess.run([*command, services["census"].url], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*command, services["census"].url], capture_output=True, text=True, timeout=600)
     finally:
         running.stop()
     assert done.returncode == 0, done.stderr

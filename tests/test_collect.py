@@ -1,7 +1,6 @@
 "From an answer to data that the next training reads"
 
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -15,7 +14,7 @@ from mlserve.journal import Answered, Source, write_answers
 from mlserve.recipe import find_recipe
 from mlserve.settings import load_settings
 
-from .conftest import EXAMPLES, mlserve
+from .conftest import EXAMPLES, copy_project, mlserve
 
 
 def answered(folder, name, count):
@@ -33,7 +32,7 @@ def answered(folder, name, count):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_was_collected_is_learnt_from_once(projects, tmp_path, name):
-    folder = shutil.copytree(projects[name], tmp_path / name)
+    folder = copy_project(projects[name], tmp_path / name)
     settings = load_settings(folder, environ={})
     recipe = find_recipe(settings.model.recipe, settings.root)
     before = load_table(recipe, settings)
@@ -70,7 +69,7 @@ def test_what_was_collected_is_learnt_from_once(projects, tmp_path, name):
 
 
 def test_dvc_remembers_what_was_collected(projects, tmp_path):
-    folder = shutil.copytree(projects["wine"], tmp_path / "wine")
+    folder = copy_project(projects["wine"], tmp_path / "wine")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     bundle, ids = answered(folder, "wine", 2)
@@ -82,7 +81,7 @@ def test_dvc_remembers_what_was_collected(projects, tmp_path):
 
 
 def test_bad_files_are_refused_as_a_whole(projects, tmp_path):
-    folder = shutil.copytree(projects["wine"], tmp_path / "wine")
+    folder = copy_project(projects["wine"], tmp_path / "wine")
     bundle, [one, two] = answered(folder, "wine", 2)
     file = tmp_path / "truth.jsonl"
     good = json.dumps({"id": one, "label": bundle.contract.output.classes[0]})
@@ -96,7 +95,7 @@ def test_bad_files_are_refused_as_a_whole(projects, tmp_path):
 
 
 def test_two_that_collect_at_once_do_not_take_the_same(projects, tmp_path):
-    folder = shutil.copytree(projects["wine"], tmp_path / "wine")
+    folder = copy_project(projects["wine"], tmp_path / "wine")
     bundle, ids = answered(folder, "wine", 3)
     truth = bundle.contract.output.classes[0]
     settings = load_settings(folder, environ={})

@@ -65,7 +65,7 @@ def try_it(heroku, project, key=""):
 
 
 def served(heroku):
-    with urlopen(f"http://127.0.0.1:{heroku.port}/model", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{heroku.port}/model", timeout=60) as answer:
         return json.load(answer)["code_commit"]
 
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -198,7 +200,7 @@ def test_several_write_at_once_and_nothing_is_lost_or_doubled(opened):
         try:
             return await asyncio.gather(*[_persist(committer, mine[n : n + 10]) for n in range(0, len(mine), 10)])
         finally:
-            await asyncio.to_thread(committer.close, 10)
+            await asyncio.to_thread(committer.close, 60)
 
     with ThreadPoolExecutor(4) as threads:
         told = list(threads.map(lambda seed: asyncio.run(send(seed)), range(4)))
@@ -219,9 +221,7 @@ async def _persist(committer, ids):
             await asyncio.sleep(0.1)
 
 
-def test_a_hundred_thousand_rows_are_read_in_seconds_and_little_memory(tmp_path):
-    import resource
-
+def test_many_rows_are_read_in_proportional_time_and_little_memory(tmp_path):
     fields = tuple(Field(f"f{n}", "number") for n in range(14))
     contract = Contract(fields, CONTRACT.output)
     database = open_file(tmp_path / "journal.db", durable=False)
@@ -231,12 +231,22 @@ def test_a_hundred_thousand_rows_are_read_in_seconds_and_little_memory(tmp_path)
     for start in range(0, 100_000, 5_000):
         ids = [first_id(1_700_000_000 + n)[:12] + "0" * 20 for n in range(start, start + 5_000)]
         insert(database, "predictions", PREDICTIONS, [[i, "census", "1", values, [1, 0.25, 0.75]] for i in ids])
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    total = sum(entry.row["f13"] for entry in read(database, "census"))
-    spent, grown = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    def spent(rows):
+        start = time.process_time()
+        total = sum(entry.row["f13"] for entry in islice(read(database, "census"), rows))
+        assert total == 13.5 * rows
+        return time.process_time() - start
+
+    assert spent(100_000) < 15 * spent(10_000)
+    tracemalloc.start()
+    try:
+        spent(10_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     database.close()
-    assert total == 13.5 * 100_000
-    assert spent < 5 and grown < 50_000  # seconds of this process, kilobytes
+    assert peak < 10_000_000  # bytes, of which all rows at once would take far more
 
 
 # Away, slow, full
@@ -250,7 +260,7 @@ def count(database, table="predictions"):
     return database.run(f"select count(*) from {table}")[0][0]
 
 
-def until(true, seconds=20):
+def until(true, seconds=60):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -265,7 +275,7 @@ def test_answers_go_through_the_file_to_the_database(tmp_path, server):
     ids = [new_id() for _ in range(2_500)]
     for id_ in ids:
         record(id_, (40, None), (1, 0.25, 0.75))
-    journal.close()
+    journal.close(60)
     database = open_url(url)
     assert {e.id for e in read(database, "census")} == set(ids)
     database.close()
@@ -299,13 +309,13 @@ def test_while_the_database_is_away_answers_wait_and_feedback_is_refused(tmp_pat
 
 
 def test_a_database_that_says_nothing_is_given_up(monkeypatch, server):
-    monkeypatch.setattr("mlserve.database.PATIENCE", 0.3)
     database = open_url(server.new())
     database.run("set statement_timeout = 0")
+    monkeypatch.setattr("mlserve.database.PATIENCE", 0.3)
     start = time.monotonic()
     with pytest.raises(NoDatabase):
-        database.run("select pg_sleep(20)")
-    assert time.monotonic() - start < 5
+        database.run("select pg_sleep(120)")
+    assert time.monotonic() - start < 60
     database.close()
 
 
@@ -327,10 +337,10 @@ def test_what_waits_too_long_goes_oldest_first_and_is_counted(tmp_path):
 def test_a_file_that_takes_nothing_drops_and_says_so(tmp_path):
     (tmp_path / "journal.db").mkdir()
     journal = journal_at(tmp_path, queue=5)
-    journal.start()
     record = journal.recorder("census", "1", CONTRACT)
     for _ in range(8):
         record(new_id(), (40, None), (1, 0.25, 0.75))
+    journal.start()
     until(lambda: journal.failing["file"][0])
     assert journal.status()["state"] == "file not reached"
     journal.close(1)
@@ -386,7 +396,7 @@ def test_a_burst_is_kept_whole(tmp_path):
     journal = journal_at(tmp_path)
     ids, _ = under_load(journal, [20] * 10 + [90_000] + [20] * 10)
     journal.start()
-    journal.close()
+    journal.close(60)
     spool = journal.open_spool()
     assert {e.id for e in read(spool, "census")} == {id_ for some in ids for id_ in some}
     spool.close()
@@ -451,11 +461,9 @@ def acknowledged(folder, url, seed):
     "The ids that a process had acknowledged when it was killed under load"
     command = [sys.executable, HERE / "faults/journal_sender.py", folder]
     with subprocess.Popen(command, env=environment(DATABASE_URL=url), stdout=subprocess.PIPE) as process:
-        told = process.stdout.readline()
-        killer = threading.Timer(random.Random(seed).uniform(0, 0.4), process.kill)
-        killer.start()
+        told = b"".join(islice(process.stdout, random.Random(seed).randrange(21, 400)))
+        process.kill()
         told += process.stdout.read()
-        killer.join()
     assert process.returncode == -signal.SIGKILL
     return [line.decode() for line in told.splitlines() if len(line) == 32]
 

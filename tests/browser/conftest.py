@@ -59,7 +59,7 @@ def serving(model):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not server.started and time.monotonic() < until:
             time.sleep(0.01)
         try:
@@ -89,10 +89,11 @@ def chromium():
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("there is no chromium on the path")
+    api.expect.set_options(timeout=60_000)
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         yield context
         browser.close()
 

@@ -94,7 +94,7 @@ def edit(page, cell, old, new):
 
 def answer(service, row):
     request = Request(f"{service.url}/predict", json.dumps(row).encode(), {"content-type": "application/json"})
-    with urlopen(request, timeout=10) as told:
+    with urlopen(request, timeout=60) as told:
         return json.load(told)["value"]
 
 
@@ -103,7 +103,7 @@ def served(project):
     row = {"Verkauft": "2021-05-01", "Fläche": 80.0, "Zimmer": 3, "Lage": "Nord", "Balkon": "ja"}
     service = Service(project, MLSERVE_SERVE_DRAIN=0.1, PYTHONPATH=project)
     try:
-        with urlopen(f"{service.url}/model/card", timeout=10) as card:
+        with urlopen(f"{service.url}/model/card", timeout=60) as card:
             return answer(service, row), card.read().decode()
     finally:
         service.stop()

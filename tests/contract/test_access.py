@@ -195,12 +195,12 @@ def test_two_workers_share_keys_and_counts(projects):
     limit = {"MLSERVE_ACCESS_RATE": "0.001", "MLSERVE_ACCESS_BURST": "30", "MLSERVE_SERVE_DRAIN": "0.1"}
     running = Service(projects["census"], WEB_CONCURRENCY=2, DYNO="web.1", **limit, **KEYS)
     try:
-        with httpx.Client(base_url=running.url) as client:
+        with httpx.Client(base_url=running.url, timeout=60) as client:
             body = json.dumps(row(client))
 
-        def ask(number):
+        def ask(number):  # on a connection of its own
             headers = {**bearer(OLD), "content-type": "application/json", "x-forwarded-for": f"203.0.113.{number}"}
-            return httpx.post(running.url + "/predict", content=body, headers=headers).status_code  # a connection each
+            return httpx.post(running.url + "/predict", content=body, headers=headers, timeout=60).status_code
 
         with ThreadPoolExecutor(8) as threads:
             statuses = Counter(threads.map(ask, range(120)))

@@ -99,7 +99,7 @@ def dyno(folder, procfile, **environment):
                     one.kill()
                 except psutil.NoSuchProcess:
                     pass
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
 
 def await_ready(process, port, log):
@@ -140,13 +140,13 @@ OURS = (ROOT / "Procfile").read_text()
 def test_a_procfile_serves_on_every_address_and_stops_in_time(census, procfile, workers):
     with dyno(census, procfile, WEB_CONCURRENCY=workers) as (process, port, everybody):
         assert listening(everybody, port) == {"0.0.0.0"}
-        example = json.load(urlopen(f"http://127.0.0.1:{port}/model", timeout=10))["example"]
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as greeting:
+        example = json.load(urlopen(f"http://127.0.0.1:{port}/model", timeout=60))["example"]
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as greeting:
             assert greeting.status == 200
         body = json.dumps(example).encode()
         asked = Request(f"http://127.0.0.1:{port}/predict", body, {"Content-Type": "application/json"})
         for _ in range(10):
-            assert json.load(urlopen(asked, timeout=10))["label"] in ("<=50K", ">50K")
+            assert json.load(urlopen(asked, timeout=60))["label"] in ("<=50K", ">50K")
         last = time.monotonic() + 30  # then Heroku kills what is left
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
