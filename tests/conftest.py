@@ -24,6 +24,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
+# whatever the machine that runs the suite says
+os.environ["GIT_CONFIG_GLOBAL"], os.environ["GIT_CONFIG_SYSTEM"] = str(ROOT / "tests" / "gitconfig"), os.devnull
+os.environ["DVC_NO_ANALYTICS"] = "1"
+for _name in ("NO_PROXY", "no_proxy"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1,localhost"]))
+
 sys.path.append(str(ROOT / "docs"))
 import recipes  # noqa: E402
 

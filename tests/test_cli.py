@@ -2,14 +2,15 @@
 
 import csv
 import json
-import os
-import stat
+import re
 import subprocess
 
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 
 from mlserve.bundle import read_bundle
+from mlserve.cli import app
 from mlserve.examples.census import recipe as census_recipe
 from tests.conftest import MLSERVE, environment, free_port, make_project, mlserve
 
@@ -139,12 +140,12 @@ def test_a_wrong_setting_stops_the_command(census, env, said):
     assert done.returncode in (2, 8) and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_folder_that_cannot_be_written_is_named(census):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    (census / "models").chmod(stat.S_IRUSR | stat.S_IXUSR)
-    done = mlserve(census, "train")
-    assert done.returncode != 0 and "Traceback" not in done.stderr
+@pytest.mark.xfail(reason="train ends with a traceback where it cannot write its bundle")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    folder = make_project(tmp_path / "wine", "wine")
+    (folder / "models").write_text("")  # not even root may make a folder in it
+    done = mlserve(folder, "train")
+    assert done.returncode == 1 and "models" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_contract_is_exported(census):
@@ -165,8 +166,10 @@ def test_the_stream_has_weeks(census):
 
 def test_help_has_a_line_for_each_command(tmp_path):
     done = mlserve(tmp_path, "--help")
-    for command in ("train", "evaluate", "predict", "serve", "doctor", "data", "contract"):
-        assert command in done.stdout
+    commands = get_command(app).commands
+    assert len(commands) > 20
+    for name in commands:
+        assert re.search(rf"(?m)^\W*{name} +\w", done.stdout), name
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])

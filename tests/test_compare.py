@@ -38,6 +38,7 @@ from mlserve.lineage import KEPT, describe, lineage_files, mixed, noise_floor, s
 from mlserve.persist import dump_pipeline
 from mlserve.promise import LEVELS
 from mlserve.recipe import Params
+from mlserve.score import check_probe, load_model
 from mlserve.train import fit
 from tests.conftest import mlserve
 
@@ -422,6 +423,14 @@ def test_a_bundle_of_each_format_is_still_read_and_compared(champions, folder):
     assert floor_of(bundle) is None and behaviour_on_shared_rows(bundle, champions["wine"]) is None
     change = compare(bundle, champions["wine"])
     assert change.level == "patch" and "M0 not known" in {r.rule for r in change.reasons}
+
+
+@pytest.mark.parametrize("engine", ["plan", "sklearn"])
+@pytest.mark.parametrize("folder", sorted(OLD.glob("format-*/*")), ids=lambda p: p.parent.name)
+def test_a_bundle_of_each_format_still_answers_as_it_did(folder, engine):
+    bundle = read_bundle(folder)
+    model = load_model(replace(bundle, manifest=replace(bundle.manifest, engine=engine)))
+    assert check_probe(model) == len(json.loads(bundle.read("probe.json"))["rows"]) > 10
 
 
 def test_every_format_up_to_this_one_has_its_bundle():

@@ -337,6 +337,7 @@ def _fetch(root, md5_, cache, start):
     fetch(open_store(Remote(str(root))), tracked, cache)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_processes_that_fetch_at_once_all_get_the_bundle(tmp_path):
     _, root, tracked = pushed(tmp_path)
     spawn = multiprocessing.get_context("fork")

@@ -1,6 +1,7 @@
 "The wheel holds everything, and installs and serves where nothing of training is"
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from mlserve import walk
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -38,6 +41,14 @@ def test_the_wheel_holds_every_module_and_file(wheel):
     wanted |= {str(p.relative_to(ROOT)) for folder in ("data", "static") for p in (ROOT / "mlserve" / folder).iterdir()}
     assert {w for w in wanted if "__pycache__" not in w} <= names
     assert not [n for n in names if n.startswith(("tests/", "nbs/", "docs/"))]
+    if shutil.which("cc"):
+        assert [n for n in names if re.fullmatch(r"mlserve/_walk\..*(so|pyd)", n)]
+
+
+def test_where_there_is_a_compiler_the_walk_is_compiled():
+    if shutil.which("cc") is None:
+        pytest.skip("there is no compiler")
+    assert walk._walk is not None
 
 
 def test_a_clean_install_without_the_training_libraries_imports_the_serving_side(wheel, tmp_path):
