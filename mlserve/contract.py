@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'OUTSIDE', 'Value', 'Row', 'MOST_LEVELS', 'EXACT', 'MANY', 'Field', 'Output', 'Contract', 'BadContract',
            'iso', 'infer_field', 'outside', 'amend', 'field_schema', 'row_schema', 'example', 'to_json', 'from_json',
-           'Checked', 'check_row', 'check_rows', 'domain', 'as_markdown']
+           'Checked', 'check_row', 'check_rows', 'cell', 'domain', 'as_markdown']
 
 # %% ../nbs/02_contract.ipynb #d50ede58
 import re
@@ -490,6 +490,13 @@ def check_rows(
     return Checked(rows, warnings)
 
 # %% ../nbs/02_contract.ipynb #f9838350
+def cell(
+    text: object,  # From data or from people: a name, a level, a reason
+) -> str:  # The same as one line of Markdown without a bar or a tag
+    "Text that stays in its cell of a Markdown table"
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(str(text).split()).replace("|", "\\|"))
+
+
 def domain(
     field: Field,  # Any
 ) -> str:  # "17 to 90", "from 0", "8 levels: Federal-gov, ...", or nothing
@@ -508,6 +515,6 @@ def as_markdown(
     "The fields for people"
     head = "| field | kind | may be missing | seen | outside |\n|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {f.name} | {f.kind} | {'yes' if f.nullable else 'no'} | {domain(f)} | {f.outside} |\n"
+        f"| {cell(f.name)} | {f.kind} | {'yes' if f.nullable else 'no'} | {cell(domain(f))} | {f.outside} |\n"
         for f in contract.fields
     )
