@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = ['MlserveError', 'FieldError', 'InvalidRows', 'as_json', 'as_text']
+__all__ = ['LISTED', 'MlserveError', 'FieldError', 'InvalidRows', 'as_json']
 
 # %% ../nbs/00_errors.ipynb #6d297acf
 import re
@@ -45,6 +46,9 @@ class FieldError:
         return where + self.message
 
 # %% ../nbs/00_errors.ipynb #199d9c26
+LISTED = 20  # Errors that an answer lists; of the others it says how many there are
+
+
 class InvalidRows(MlserveError):
     "Rows that do not fit the contract"
 
@@ -53,11 +57,11 @@ class InvalidRows(MlserveError):
     def __init__(
         self,
         errors: tuple[FieldError, ...],  # All that were found
-        most: int = 20,  # How many to list
+        more: bool = False,  # May there be others, as the search was given up?
     ) -> None:
-        self._fields = errors[:most]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        super().__init__(f"{errors[0]}{more}")
+        self._fields = errors[:LISTED]
+        others = f" (and {'at least ' if more else ''}{len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{errors[0]}{others}")
 
     @property
     def fields(self) -> tuple[FieldError, ...]:

@@ -7,6 +7,7 @@ __all__ = ['MOST_DIGITS', 'BadJson', 'read_json', 'write_json']
 
 # %% ../nbs/04_wire.ipynb #74184131
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from pydantic_core import from_json
@@ -26,8 +27,8 @@ MOST_DIGITS = 4300  # Python's own bound on reading a whole number, which takes 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        times = Counter(name for name, _ in pairs)
+        twice = next(name for name in made if times[name] > 1)
         raise BadJson(f"the key {twice[:100]!a} stands twice in one object; send it once")
     return made
 

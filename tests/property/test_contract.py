@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import jsonschema
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from mlserve.contract import (
     BadContract,
     Contract,
+    Field,
     Output,
     amend,
     check_row,
@@ -148,7 +150,23 @@ def test_an_amended_field_is_sound_or_refused(data):
     stored = to_json(alone)
     jsonschema.Draft202012Validator.check_schema(stored)
     assert from_json(json.loads(json.dumps(stored, allow_nan=False))) == alone
+    assert not check_row(alone, example(alone))[1]
     check_row(alone, {field.name: data.draw(json_values)})
+
+
+def test_a_crowd_of_wrong_rows_or_names_is_refused_soon():
+    contract = Contract(tuple(Field(f"field_{i}", "integer", example=1) for i in range(14)), Output("regression", "y"))
+    crowds = {
+        "without fields": [{}] * 300_000,
+        "one of unknown names": [{f"field{i:05}": 1 for i in range(50_000)}],
+        "with an unknown name each": [example(contract) | {f"field{i:05}": 1} for i in range(50_000)],
+    }
+    for crowd in crowds.values():
+        started = time.process_time()
+        with pytest.raises(InvalidRows, match=r"\(and at least \d{5} more\)") as refused:
+            check_rows(contract, crowd)
+        assert time.process_time() - started < 5
+        assert len(refused.value.fields) == 20
 
 
 def test_the_example_of_a_contract_fits_it():

@@ -90,6 +90,11 @@ def test_a_key_that_stands_twice_is_refused(key, one, other, rest, ascii_):
         assert "stands twice in one object" in read(data.encode())[1]
 
 
+def test_among_very_many_keys_the_one_that_stands_twice_is_found_soon():
+    body = b"{" + b",".join(b'"k%06d":1' % i for i in range(90_000)) + b',"k089999":2}'
+    assert read(body)[1] == "the key 'k089999' stands twice in one object; send it once"
+
+
 def test_an_escaped_key_is_the_same_key():
     assert read(rb'{"a": 1, "\u0061": 2}')[1] == "the key 'a' stands twice in one object; send it once"
 
