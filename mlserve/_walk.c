@@ -403,6 +403,19 @@ static int read_value(const Field *f, PyObject *value, double *out)
     return 0;
 }
 
+/* One value of a list, which what it holds may change while it is read */
+static int read_item(const Field *f, PyObject *fast, Py_ssize_t i, double *out)
+{
+    if (i >= PySequence_Fast_GET_SIZE(fast)) {
+        PyErr_SetString(PyExc_ValueError, "a list of values became shorter while it was read");
+        return -1;
+    }
+    PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(fast, i));
+    int failed = read_value(f, value, out);
+    Py_DECREF(value);
+    return failed;
+}
+
 static PyObject *refuse(Py_ssize_t slot, Py_ssize_t row)
 {
     PyObject *args = Py_BuildValue("nn", slot, row);
@@ -426,7 +439,7 @@ static PyObject *walk_row(Walk *w, PyObject *values)
     }
     for (Py_ssize_t i = 0; i < w->fields; i++) {
         v[i] = 0.0;
-        if (w->field[i].role && read_value(w->field + i, PySequence_Fast_GET_ITEM(fast, i), v + i) < 0) goto done;
+        if (w->field[i].role && read_item(w->field + i, fast, i, v + i) < 0) goto done;
     }
     Py_ssize_t slot = 0, row = run(w, v, v + w->slots, 1, 1, &slot);
     if (row >= 0) {
@@ -481,13 +494,8 @@ static int read_block(const Walk *w, Values *columns, double *v, Py_ssize_t firs
         } else if (c->buffer.obj) {
             memcpy(to, (const double *)c->buffer.buf + first, (size_t)n * sizeof(double));
         } else
-            for (Py_ssize_t r = 0; r < n; r++) {
-                if (first + r >= PySequence_Fast_GET_SIZE(c->fast)) {
-                    PyErr_SetString(PyExc_ValueError, "a column became shorter while it was read");
-                    return -1;
-                }
-                if (read_value(w->field + i, PySequence_Fast_GET_ITEM(c->fast, first + r), to + r) < 0) return -1;
-            }
+            for (Py_ssize_t r = 0; r < n; r++)
+                if (read_item(w->field + i, c->fast, first + r, to + r) < 0) return -1;
     }
     return 0;
 }
@@ -698,7 +706,7 @@ static int take_trees(Walk *w, Step *s, const Raw *raw)
     int failed = !seen || !s->node || !s->leaf || !s->column ? (PyErr_NoMemory(), -1) : 0;
     for (Py_ssize_t i = at[2]; !failed && i < at[3]; i++) failed = take_node(w, s, raw, seen, i);
     PyMem_Free(seen);
-    if (!s->columns) s->columns = 1; /* for leaves to look at */
+    if (!failed && !s->columns) s->column[s->columns++] = (Column){0, 0, BELOW}; /* for leaves to look at */
     Column *fitting = failed ? NULL : PyMem_Realloc(s->column, (size_t)(s->columns + 1) * sizeof(Column));
     if (fitting) s->column = fitting;
     if (s->columns > w->widest) w->widest = s->columns;

@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlserve import walk
-from mlserve.plan import BadPlan, check, from_bytes, load, save, to_bytes
+from mlserve.plan import BadPlan, Input, Nodes, Op, Plan, check, from_bytes, load, save, to_bytes
 from mlserve.walk import CannotScore, scorer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -143,10 +144,39 @@ def test_odd_rows_are_refused_alike(values):
 
 @compiled
 def test_a_column_may_be_a_buffer_of_doubles():
-    from array import array
-
     plan = random_plans.Plan((random_plans.Input("x", "number"),), (random_plans.Op("neg", (0,)),), (1,))
     assert list(scorer(plan).columns([array("d", [1.0, 2.0])])[0]) == [-1.0, -2.0]
     assert list(scorer(plan).columns([array("i", [1, 2])])[0]) == [-1.0, -2.0]
     with pytest.raises(ValueError, match="columns"):
         scorer(plan).columns([])
+
+
+class Clears:
+    "A number that empties the list it stands in"
+
+    def __init__(self, values):
+        self.values = values
+
+    def __float__(self):
+        self.values.clear()
+        return 1.0
+
+
+@compiled
+def test_a_row_or_a_column_may_shrink_while_it_is_read():
+    fields = tuple(Input(name, "number") for name in "abc")
+    walks = scorer(Plan(inputs=fields, ops=(Op("plus", (0, 1, 2)),), outputs=(3,)))
+    for read in (walks.row, lambda values: walks.columns([values] * 3)):
+        values = []
+        values += [Clears(values), 2.0, 3.0]
+        with pytest.raises(ValueError, match="became shorter"):
+            read(values)
+
+
+def test_trees_without_a_question_ask_for_no_set_of_codes():
+    levels = tuple(f"level {i}" for i in range(200))
+    nodes = Nodes(*(array(code, [0]) for code in "Bidi"), leaves=array("d", [7.0]), roots=array("i", [0]))
+    plan = Plan((Input("job", "code", levels),), (Op("trees", (), (0.5,), (0, 1, 0, 1)),), (1,), nodes=nodes)
+    check(plan)
+    assert scorer(plan).row(["level 199"]) == (7.5,)
+    assert [list(c) for c in scorer(plan).columns([["level 199", "level 0"]])] == [[7.5, 7.5]]
