@@ -58,7 +58,7 @@ def _within(inner: Field, outer: Field) -> bool:
 
 def _kind(old: Field, new: Field) -> Iterator[Reason]:
     if old.kind != new.kind:
-        widened = (old.kind, new.kind) in _WIDENS
+        widened = (old.kind, new.kind) in _WIDENS and not (new.kind == "category" and new.outside == "refuse")
         says = f"{new.name} was {old.kind} and is {new.kind}" + (
             ", which takes all that it took before" if widened else ""
         )
@@ -95,12 +95,21 @@ def _bounds(old: Field, new: Field) -> Iterator[Reason]:
         )
 
 
+def _private(old: Field, new: Field) -> Iterator[Reason]:
+    if old.private and not new.private:
+        says = f"{new.name} is private no more; its values are written to the journal now"
+        yield Reason("I10 private", "major", new.name, says, "private", "kept")
+    if new.private and not old.private:
+        says = f"{new.name} is private now; its values are written to the journal no more"
+        yield Reason("I10 private", "minor", new.name, says, "kept", "private")
+
+
 def field_reasons(
     old: Field,  # As it was
     new: Field,  # As it is; the name is the same
 ) -> tuple[Reason, ...]:  # Empty where nothing changed for callers
     "What changed about one field"
-    return (*_kind(old, new), *_needed(old, new), *_bounds(old, new))
+    return (*_kind(old, new), *_needed(old, new), *_bounds(old, new), *_private(old, new))
 
 # %% ../nbs/09_promise.ipynb #c28d9f89
 def _alike(old: Field, new: Field) -> bool:
@@ -158,21 +167,26 @@ def contract_reasons(
     return tuple(reasons)
 
 # %% ../nbs/09_promise.ipynb #0078d033
-def _shown(classes: tuple[Any, ...]) -> str:
-    return ", ".join(map(str, classes))
+def _typed(classes: tuple[Any, ...]) -> list[tuple[type, Any]]:
+    return [(type(c), c) for c in classes]  # to Python False is 0, to callers it is not
+
+
+def _shown(classes: list[tuple[type, Any]]) -> str:
+    return ", ".join(str(c) for _, c in classes)
 
 
 def _classes(old: Output, new: Output) -> Iterator[Reason]:
-    gone, come = ([c for c in a.classes if c not in b.classes] for a, b in ((old, new), (new, old)))
-    was, now = _shown(old.classes), _shown(new.classes)
+    before, after = _typed(old.classes), _typed(new.classes)
+    gone, come = [c for c in before if c not in after], [c for c in after if c not in before]
+    was, now = _shown(before), _shown(after)
     if gone:
-        says = f"{_shown(tuple(gone))} is never answered any more" + (f"; {_shown(tuple(come))} is new" if come else "")
+        says = f"{_shown(gone)} is never answered any more" + (f"; {_shown(come)} is new" if come else "")
         yield Reason("O1 class gone", "major", old.target, says, was, now)
     elif come:
-        says = f"{_shown(tuple(come))} can be answered now"
+        says = f"{_shown(come)} can be answered now"
         yield Reason("O2 class added", "minor", old.target, says, was, now)
-    shared = [c for c in new.classes if c in old.classes]
-    if shared != [c for c in old.classes if c in shared]:
+    shared = [c for c in after if c in before]
+    if shared != [c for c in before if c in shared]:
         says = "the classes have another order, and probabilities by position another meaning"
         yield Reason("O3 order", "major", old.target, says, was, now)
 

@@ -195,6 +195,7 @@ CASES = [  # name, base, what is done, level, rule that decides
     ("optional field added", "wine", partial(fields, change=add(Field("year", "integer", True))), "minor", "I2 added"),
     ("required field added", "wine", partial(fields, change=add(Field("year", "integer"))), "major", "I2 added"),
     ("fields reordered", "diabetes", partial(fields, change=lambda old: old[::-1]), "patch", "I8 order"),
+    ("made private", "diabetes", partial(F, name="bmi", private=True), "minor", "I10 private"),
     ("description changed", "wine", partial(F, name="alcohol", description="Strength"), "patch", "I9 words"),
     # contract: the answer
     ("class gone", "wine", partial(O, classes=("Barbera", "Barolo")), "major", "O1 class gone"),
