@@ -369,7 +369,7 @@ def knots_behind(
     chain = feature.chain if sign else ()
     if not chain and not single:
         return list(knots)
-    ends = build.guards.get(feature.slot, Guard())
+    ends = build.guards.get(_start(build, feature), Guard())
     wanted = np.array(knots, np.float64)
     cast = np.float32 if single else np.float64
 
