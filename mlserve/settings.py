@@ -8,6 +8,7 @@ __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', '
            'from_environment', 'find_root', 'from_file', 'load_settings']
 
 # %% ../nbs/01_settings.ipynb #e4dc2cb8
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -59,8 +60,15 @@ def _hash_of(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 # %% ../nbs/01_settings.ipynb #42178ccf
-def _setting(default: Any, doc: str, secret: bool = False) -> Any:
-    return field(default=default, metadata={"doc": doc}, repr=not secret)
+def _setting(
+    default: Any,
+    doc: str,
+    secret: bool = False,
+    least: float = 0,  # Of a number
+    most: float = math.inf,
+    among: tuple[str, ...] = (),  # All values of a text, where there are few
+) -> Any:
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "among": among}, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -99,12 +107,12 @@ class Serve:
     "`[serve]`: the HTTP service"
 
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every one")
-    port: int = _setting(8000, "port to listen on; PORT overrides it too")
-    workers: int = _setting(1, "worker processes; WEB_CONCURRENCY overrides it too")
+    port: int = _setting(8000, "port to listen on; PORT overrides it too", most=65_535)
+    workers: int = _setting(1, "worker processes; WEB_CONCURRENCY overrides it too", least=1)
     body_limit: int = _setting(1_048_576, "largest request body, in bytes")
     header_timeout: float = _setting(10.0, "seconds in which a request's headers must have arrived")
     body_timeout: float = _setting(20.0, "seconds in which a request's body must have arrived")
-    concurrency: int = _setting(512, "requests a process works on at once; more are told to come back")
+    concurrency: int = _setting(512, "requests a process works on at once; more are told to come back", least=1)
     keep_alive: float = _setting(95.0, "seconds an idle connection stays open")
     drain: float = _setting(2.0, "seconds the service still answers new requests after it was told to stop")
     stop_timeout: float = _setting(20.0, "seconds after that in which requests under way may finish")
@@ -117,7 +125,7 @@ class Store:
     url: str = _setting("", "address of the store; that of the default DVC remote if not given")
     cache: Path = _setting(Path("cache"), "folder for what was fetched, one folder a bundle")
     limit_mb: float = _setting(1000.0, "most megabytes that one bundle may have")
-    tries: int = _setting(4, "how often a transfer is tried before it has failed")
+    tries: int = _setting(4, "how often a transfer is tried before it has failed", least=1)
     wait: float = _setting(30.0, "seconds the store may stay silent")
 
 
@@ -132,12 +140,14 @@ class Registry:
 class Gate:
     "`[gate]`: when a model may replace the one in service"
 
-    margin: float = _setting(0.01, "how much lower the area under the ROC curve may be")
+    margin: float = _setting(0.01, "how much lower the area under the ROC curve may be", most=1)
     loss_margin: float = _setting(0.03, "share by which log loss, or a regression's errors, may be higher")
     slice_margin: float = _setting(0.05, "share by which the loss in one slice may be higher")
     fairness_margin: float = _setting(0.05, "how much wider the gap between protected groups may be")
-    error: float = _setting(0.05, "chance of promoting a model that is worse by a margin")
-    power: float = _setting(0.9, "chance of promoting an equal model, for which the rows needed are counted")
+    error: float = _setting(0.05, "chance of promoting a model that is worse by a margin", least=0.0001, most=0.5)
+    power: float = _setting(
+        0.9, "chance of promoting an equal model, for which the rows needed are counted", least=0.5, most=0.9999
+    )
     support: int = _setting(200, "rows a slice needs to be judged")
     latency_ms: float = _setting(0.0, "most milliseconds one row may take; 0 for any")
     size_mb: float = _setting(0.0, "most megabytes the bundle may have; 0 for any")
@@ -162,7 +172,7 @@ class Access:
     feedback_keys: Keys = _setting(Keys(), "keys that may send feedback")
     admin_keys: Keys = _setting(Keys(), "keys that may do everything; without one a public service has no admin routes")
     rate: float = _setting(0.0, "requests a second that one key or address may send in the long run; 0 for any number")
-    burst: int = _setting(20, "requests that one key or address may send at once, where a rate is set")
+    burst: int = _setting(20, "requests that one key or address may send at once, where a rate is set", least=1)
     origins: str = _setting("", "web sites whose pages may call the service, commas between; none if empty")
 
 
@@ -172,7 +182,7 @@ class Journal:
 
     folder: Path = _setting(Path("journal"), "folder of the journal's file, and of what waits for the database")
     url: str = _setting("", "database in place of the file; a secret, so set DATABASE_URL in the environment", True)
-    sample: float = _setting(1.0, "share of the answers that are kept; 0 keeps none")
+    sample: float = _setting(1.0, "share of the answers that are kept; 0 keeps none", most=1)
     per_second: float = _setting(
         1_000.0, "answers a second that a worker process keeps when more keep coming, drawn evenly; 0 for any number"
     )
@@ -191,7 +201,7 @@ class Shadow:
         "", "stage of the candidate in the store, in place of a folder; `mlserve promote` puts one there"
     )
     share: float = _setting(
-        0.1, "share of all answers that it gives too, off the response path, among those that are kept"
+        0.1, "share of all answers that it gives too, off the response path, among those that are kept", most=1
     )
 
 
@@ -209,16 +219,18 @@ class Follow:
     "`[follow]`: how a promoted model goes live in a running service"
 
     every: float = _setting(0.0, "seconds between two looks at what is in service; 0 serves what stands in the folder")
-    majors: str = _setting("refuse", "whether a new major version goes live by itself: refuse or accept")
+    majors: str = _setting(
+        "refuse", "whether a new major version goes live by itself: refuse or accept", among=("refuse", "accept")
+    )
 
 
 @dataclass(frozen=True)
 class Drift:
     "`[drift]`: when the world counts as moved"
 
-    tolerance: float = _setting(0.02, "share of the rows by which a field, the answers or the truth may move")
-    loss_tolerance: float = _setting(0.01, "how much the mean loss, from 0 to 1, may rise")
-    error: float = _setting(0.05, "chance of any false alarm in a year of daily looks")
+    tolerance: float = _setting(0.02, "share of the rows by which a field, the answers or the truth may move", most=1)
+    loss_tolerance: float = _setting(0.01, "how much the mean loss, from 0 to 1, may rise", most=1)
+    error: float = _setting(0.05, "chance of any false alarm in a year of daily looks", least=0.0001, most=0.5)
 
 
 @dataclass(frozen=True)
@@ -271,9 +283,21 @@ def _read(
         raise BadSettings(
             f"{where} holds a key as it is; write sha256: and its hash there, or set it in the environment"
         )
-    if kind in (int, float) and not 0 <= value < float("inf"):
-        raise BadSettings(f"{where} is {text!r} but must not be negative or infinite ({known.metadata['doc']})")
+    if problem := _impossible(known, value):
+        raise BadSettings(f"{where} is {text!r} but must {problem} ({known.metadata['doc']})")
     return value
+
+
+def _impossible(known: Field[Any], value: Any) -> str | None:
+    "What must hold of a value and does not"
+    least, most, among = (known.metadata[what] for what in ("least", "most", "among"))
+    if among and value not in among:
+        return f"be {' or '.join(among)}"
+    if not isinstance(value, int | float) or (least <= value <= most and value < math.inf):
+        return None
+    if most < math.inf:
+        return f"lie between {least} and {most}"
+    return f"be {least} or more" if least else "not be negative or infinite"
 
 
 def _unknown(name: str, known: list[str], where: str) -> BadSettings:
