@@ -102,11 +102,16 @@ def _aside(folder: Path, word: str) -> Path:
     return folder.with_name(f".{folder.name}.{word}")
 
 
-def _recover(folder: Path) -> None:
-    "Undo a replacement that was cut off between its two moves"
+def _standing(folder: Path) -> Path:
+    "Where the bundle is now: set aside, if a replacement is between its two moves or was cut off there"
     old = _aside(folder, "old")
-    if old.is_dir() and not folder.exists():
-        os.replace(old, folder)
+    return old if not folder.exists() and old.is_dir() else folder
+
+
+def _recover(folder: Path) -> None:
+    "Undo a replacement that was cut off; only a writer may, as a reader cannot tell that from one under way"
+    if (standing := _standing(folder)) != folder:
+        os.replace(standing, folder)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -141,7 +146,8 @@ def write_bundle(
     shutil.rmtree(new, ignore_errors=True)
     for path, data in {**files, "manifest.json": dump(asdict(manifest))}.items():
         _write_file(new / path, data)
-    _sync(new)
+    for made in (new, *(path for path in new.rglob("*") if path.is_dir())):
+        _sync(made)
     prove(read_bundle(new))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -156,7 +162,7 @@ def _verified(folder: Path, file: str, listed: tuple[int, str] | None) -> bytes:
     if listed is None or not FILE.fullmatch(file):
         raise BadBundle(f"the bundle in {folder.name} has no file {file}; train the model again")
     try:
-        data = (folder / file).read_bytes()
+        data = (_standing(folder) / file).read_bytes()
     except OSError:
         raise BadBundle(f"{file} of the bundle in {folder.name} cannot be read; train the model again") from None
     size, digest = listed
@@ -186,10 +192,10 @@ def read_bundle(
     folder: Path,  # In which a bundle stands
 ) -> Bundle:  # Verified
     "Read a bundle and verify every file of it"
-    _recover(folder)
-    if not (folder / "manifest.json").is_file():
+    about = _standing(folder) / "manifest.json"
+    if not about.is_file():
         raise NoBundle(f"there is no model in {folder.name}; `mlserve train` makes one")
-    manifest = read_manifest((folder / "manifest.json").read_bytes())
+    manifest = read_manifest(about.read_bytes())
     for file, listed in manifest.files.items():
         _verified(folder, file, listed)
     contract = from_json(json.loads(_verified(folder, "contract.json", manifest.files.get("contract.json"))))
