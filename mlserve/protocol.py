@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_HEADERS', 'MOST_HEADER_BYTES', 'MOST_URL_BYTES', 'FRILLS', 'MOST_WAITING', 'LINGER', 'BadRequest',
-           'HeadersTooSlow', 'HeadersTooLarge', 'UrlTooLong', 'Refusing', 'Declining', 'Impatient', 'Corked',
+           'HeadersTooSlow', 'HeadersTooLarge', 'UrlTooLong', 'Corked', 'Refusing', 'Declining', 'Impatient',
            'Protocol', 'check_headers', 'headers_are_late']
 
 # %% ../nbs/28_protocol.ipynb #65aaed31
@@ -66,6 +66,43 @@ class UrlTooLong(MlserveError):
             f"the address of this request is longer than {MOST_URL_BYTES} bytes; send the data in the body"
         )
 
+# %% ../nbs/28_protocol.ipynb #a2ae640f
+class Corked:
+    "A connection's way out that sends what belongs together in one piece"
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,  # Of the connection
+        loop: asyncio.AbstractEventLoop,  # It runs in
+    ) -> None:
+        self.transport, self.loop, self.held = transport, loop, b""
+
+    def write(
+        self,
+        data: bytes,  # The next to send
+    ) -> None:
+        "Send what waits and this, or have this wait"
+        if self.held:
+            held, self.held = self.held, b""
+            self.transport.write(held + data)
+        else:
+            self.held = data
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        "Send what waits"
+        if self.held:
+            held, self.held = self.held, b""
+            self.transport.write(held)
+
+    def close(self) -> None:
+        "Send what waits, then end"
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
 # %% ../nbs/28_protocol.ipynb #c93d3741
 class Refusing(HttpToolsProtocol):
     "A connection that can be ended with a reason"
@@ -74,6 +111,17 @@ class Refusing(HttpToolsProtocol):
     refused = False  # nothing that still comes is read
     reason: MlserveError | None = None  # why the parser was stopped
     timer: asyncio.TimerHandle | None = None  # until headers must be complete, or a refused client is gone
+    corked: Corked  # what answers are written to; a direct write or end has to flush it first
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        "A client came"
+        super().connection_made(transport)
+        self.corked = Corked(transport, self.loop)
+
+    def shutdown(self) -> None:
+        "The server ends; an answer that is whole is sent"
+        self.corked.flush()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         "The client is gone: whoever is answering it is told, and no timer remembers it"
@@ -111,6 +159,7 @@ class Refusing(HttpToolsProtocol):
                 return
             cycle.disconnected = True  # this is the answer to the request whose body is wrong
             cycle.message_event.set()
+        self.corked.flush()
         self.transport.write(error_bytes(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -178,43 +227,6 @@ class Impatient(Declining):
         else:
             super().timeout_keep_alive_handler()
 
-# %% ../nbs/28_protocol.ipynb #a2ae640f
-class Corked:
-    "A connection's way out that sends what belongs together in one piece"
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,  # Of the connection
-        loop: asyncio.AbstractEventLoop,  # It runs in
-    ) -> None:
-        self.transport, self.loop, self.held = transport, loop, b""
-
-    def write(
-        self,
-        data: bytes,  # The next to send
-    ) -> None:
-        "Send what waits and this, or have this wait"
-        if self.held:
-            held, self.held = self.held, b""
-            self.transport.write(held + data)
-        else:
-            self.held = data
-            self.loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        "Send what waits"
-        if self.held:
-            held, self.held = self.held, b""
-            self.transport.write(held)
-
-    def close(self) -> None:
-        "Send what waits, then end"
-        self.flush()
-        self.transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transport, name)
-
 # %% ../nbs/28_protocol.ipynb #03cd5a62
 class Protocol(Impatient):
     "Uvicorn's protocol, with limits"
@@ -231,7 +243,6 @@ class Protocol(Impatient):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         "A client came: it has so long to say what it wants"
         super().connection_made(transport)
-        self.corked = Corked(transport, self.loop)
         self.await_headers()
 
     def data_received(self, data: bytes) -> None:

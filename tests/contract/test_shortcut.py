@@ -249,3 +249,65 @@ def test_a_new_model_answers_over_an_open_connection(served, tmp_path):
     finally:
         served.service.model = before
     assert [b'"value"' in answer for answer in answers] == [False, False, True, False]
+
+
+async def overtaking(second):
+    "What is said to a HEAD and to what the loop finds right after it, before an answer that is held back is flushed"
+
+    async def app(scope, receive, send):
+        start = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"3")]}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"app"})
+
+    loop, config = asyncio.get_running_loop(), Config(app, log_config=None, proxy_headers=False)
+    more = {"shortcut": lambda url, headers: lambda body: b"content-length: 4\r\n\r\nfour", "heads": {}}
+    protocol = Direct(config, ServerState(), {}, loop, serve=Serve(), **more)
+    protocol.access_log = False
+    protocol.connection_made(ear := Ear())
+    protocol.data_received(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    loop.call_soon(second, protocol)
+    await turn(protocol)
+    await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", ear.heard)]
+
+
+@pytest.mark.parametrize(("second", "statuses"), [
+    (lambda protocol: protocol.data_received(request(GOOD)), [404, 200]),
+    (lambda protocol: protocol.data_received(b"\x16\x03\x01\r\n"), [404, 400]),
+    (lambda protocol: protocol.shutdown(), [404]),
+], ids=["at once", "refused", "stopped"])  # fmt: skip
+def test_no_answer_overtakes_the_one_before(second, statuses):
+    assert asyncio.run(overtaking(second)) == statuses
+
+
+def test_a_shortcut_that_fails_leaves_the_request_to_the_whole_way(served):
+    boom = False
+
+    async def failing(scope, receive, send):
+        if boom:
+            raise ValueError("a bug")
+        await served.lane(scope, receive, send)
+
+    def shortcut(url, headers):
+        at_once = served.lane.shortcut(url, headers)
+        return at_once and (lambda body: 1 / 0 if boom else at_once(body))
+
+    guard = Guard(failing, Serve())
+    guard.behind = shortcut
+
+    async def told(known):
+        nonlocal boom
+        boom = False
+        config, loop = Config(guard, log_config=None, proxy_headers=False), asyncio.get_running_loop()
+        protocol = Direct(config, ServerState(), {}, loop, serve=guard.serve, shortcut=guard.shortcut, heads={})
+        protocol.access_log = False
+        protocol.connection_made(ear := Ear())
+        for boom in [False] * known + [True]:
+            protocol.data_received(request(GOOD))
+            await turn(protocol)
+        protocol.connection_lost(None)
+        return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", ear.heard)]
+
+    assert asyncio.run(told(0)) == [500]
+    assert asyncio.run(told(1)) == [200, 500]
