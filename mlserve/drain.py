@@ -125,8 +125,13 @@ async def see_in_the_last(
     await stop_listening(server)
     end = time.monotonic() + GRACE
     await asyncio.sleep(0.01)
-    while time.monotonic() < end and any(getattr(one, "cycle", one) is None for one in server.server_state.connections):
+    while time.monotonic() < end and any(map(_is_new, server.server_state.connections)):
         await asyncio.sleep(0.01)
+
+
+def _is_new(connection: object) -> bool:
+    "Has no request come on it yet?"
+    return getattr(connection, "cycle", connection) is None and not getattr(connection, "rests_since", 0.0)
 
 # %% ../nbs/26_drain.ipynb #c52fc4a6
 class Stop:

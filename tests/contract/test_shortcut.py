@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from uvicorn.config import Config
-from uvicorn.server import ServerState
+from uvicorn.server import Server, ServerState
 
 from mlserve.access import Access, Door
+from mlserve.drain import GRACE, see_in_the_last
 from mlserve.guard import Guard
 from mlserve.protocol import Protocol
 from mlserve.rate import Rate
@@ -224,6 +225,28 @@ def test_a_service_that_stops_says_so(served):
     guard.drain.draining = True
     heard, closing = connection()
     assert heard.count(b"HTTP/1.1 200") == 1 and heard.count(b"connection: close") == 1 and closing
+
+
+@pytest.mark.parametrize(("sent", "waits"), [(b"", True), (request(GOOD), False)], ids=["silent", "answered"])
+def test_the_end_waits_only_for_who_has_sent_nothing(served, sent, waits):
+    guard = Guard(served.lane, Serve())
+
+    async def ending():
+        loop, server = asyncio.get_running_loop(), Server(Config(guard, log_config=None, proxy_headers=False))
+        server.servers = []
+        more = {"serve": guard.serve, "shortcut": guard.shortcut, "heads": {}}
+        protocol = Direct(server.config, server.server_state, {}, loop, **more)
+        protocol.access_log = False
+        protocol.connection_made(Ear())
+        if sent:
+            protocol.data_received(sent)
+        begun = loop.time()
+        await see_in_the_last(server, last=False)
+        taken = loop.time() - begun
+        protocol.connection_lost(None)
+        return taken
+
+    assert (asyncio.run(ending()) >= GRACE) == waits
 
 
 def test_a_new_model_answers_over_an_open_connection(served, tmp_path):
