@@ -57,7 +57,8 @@ def git(
             cwd=root,
             input=given,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a tag of whoever may hold any bytes
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             check=False,
         )
@@ -273,8 +274,10 @@ def _verified(store: Objects, tracked: Tracked, tag: str) -> None:
 def _pointed(settings: Settings, event: Event, version: Event) -> Pointer:
     "The pointer that belongs to a stage's tag"
     digest = version.notes.get("Manifest-SHA256", "")
-    md5 = tracked_at(settings, version).md5
-    return Pointer(event.name, event.stage, event.version, event.tag, md5, digest, event.counter, event.when)
+    tracked = tracked_at(settings, version)
+    if tracked.legacy:
+        raise RegistryError(f"{version.tag} was tracked by DVC 2; release the model again, and promote that version")
+    return Pointer(event.name, event.stage, event.version, event.tag, tracked.md5, digest, event.counter, event.when)
 
 
 def _stage_tag(root: Path, event: Event) -> None:
@@ -362,7 +365,7 @@ def _tagged(root: Path, name: str, tag: str) -> Event:
 
 def _point(settings: Settings, store: Objects | None, event: Event, version: Event, was: Pointer | None) -> str:
     wanted = _pointed(settings, event, version) if store else None
-    if store is None or wanted is None or wanted == was:
+    if store is None or wanted is None or (was and wanted == replace(was, counter=wanted.counter)):
         return "unchanged"
     _verified(store, wanted.tracked, version.tag)
     write_pointer(store, wanted, was)

@@ -295,10 +295,37 @@ def test_a_tag_that_cannot_be_added_puts_the_pointer_back(stored, monkeypatch):
     def fail(*_):
         raise RegistryError("git tag failed: no space left on device")
 
+    added = registry._stage_tag
     monkeypatch.setattr(registry, "_stage_tag", fail)
     with pytest.raises(RegistryError, match="no space left"):
         promote(project, store, "census", "1.1.0", "prod")
-    assert read_pointer(store, "census", "prod").version == "1.0.0"
+    back = read_pointer(store, "census", "prod")
+    assert (back.version, back.tag) == ("1.0.0", "census#prod#1")
+    assert back.counter == 2  # who has seen 1.1.0 there goes back too
+    monkeypatch.setattr(registry, "_stage_tag", added)
+    assert promote(project, store, "census", "1.0.0", "prod").done == "unchanged"
+    promote(project, store, "census", "1.2.0", "prod")
+    pointer = read_pointer(store, "census", "prod")
+    assert (pointer.version, pointer.counter) == ("1.2.0", 2)
+
+
+def test_a_version_that_dvc_2_tracked_is_not_promoted(stored):
+    project, store = stored
+    path = project.root / "models" / "census.dvc"
+    path.write_text(path.read_text().replace("  hash: md5\n", ""))
+    git(project.root, "commit", "-qam", "as DVC 2 wrote it")
+    register(project.root, "census", "2.0.0", {})
+    with pytest.raises(RegistryError, match=r"census@v2\.0\.0 was tracked by DVC 2; release the model again"):
+        promote(project, store, "census", "2.0.0", "prod")
+    assert read_pointer(store, "census", "prod") is None
+
+
+def test_a_tag_that_is_not_utf_8_harms_nobody(tmp_path):
+    project = repository(tmp_path / "p")
+    release(project, "census", "1.0.0")
+    old = ["git", "tag", "--annotate", "--file=-", "caf\u00e9"]
+    subprocess.run(old, cwd=project.root, input="caf\u00e9 au lait".encode("latin-1"), check=True)
+    assert [event.version for event in read_events(project.root)] == ["1.0.0"]
 
 
 def test_of_two_clones_that_promote_at_once_one_wins_and_one_is_told(stored, tmp_path, monkeypatch):

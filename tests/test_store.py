@@ -34,7 +34,6 @@ from mlserve.store import (
     Pointer,
     check_objects,
     fetch,
-    fetch_file,
     list_folder,
     object_path,
     place,
@@ -208,8 +207,20 @@ def test_a_dvc_2_remote_is_read(tmp_path):
     (tmp_path / "remote" / object_path(key, legacy=True)).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "remote" / object_path(key, legacy=True)).write_bytes(data)
     text = f"outs:\n- md5: {key}\n  path: hours\n"
-    fetched = fetch(open_store(find_remote(settings)), read_dvc(text), tmp_path / "cache", limits=ONCE)
+    store = open_store(find_remote(settings))
+    fetched = fetch(store, read_dvc(text), tmp_path / "cache", limits=ONCE)
     assert files(fetched.folder) == files(made.folder)
+    assert set(check_objects(store, read_dvc(text)).values()) == {"verified"}
+    plot = next(entry for entry in listed if entry["relpath"] == "plots/a.svg")
+    damaged = tmp_path / "remote" / object_path(plot["md5"], legacy=True)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1])
+    assert check_objects(store, read_dvc(text)) == {
+        "contract.json": "verified",
+        "manifest.json": "verified",
+        "plots/a.svg": "damaged",
+    }
+    damaged.write_bytes(whole)
     # DVC itself takes the same layout for its own
     (settings.root / "hours.dvc").write_text(text)
     dvc(settings.root, "pull", "-q")
@@ -360,6 +371,35 @@ def test_a_damaged_copy_is_fetched_anew(tmp_path):
     assert files(fetch(store, tracked, cache).folder) == files(made.folder)
 
 
+def test_of_each_model_the_few_bundles_that_were_used_last_are_kept(tmp_path):
+    cache, tracked = tmp_path / "cache", {}
+    for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"):
+        _, root, tracked[version] = pushed(tmp_path, version)
+    store = open_store(Remote(str(root)))
+    other = bundle(cache / "other")  # of another model
+    write_bundle(other.folder, replace(other.manifest, name="days"), {f: other.read(f) for f in other.manifest.files})
+    for version in ("1.0.0", "1.1.0", "1.2.0", "1.0.0", "1.3.0"):
+        fetch(store, tracked[version], cache)
+    kept = {tracked[version].md5.removesuffix(".dir") for version in ("1.0.0", "1.2.0", "1.3.0")}
+    assert {p.name for p in cache.iterdir()} == kept | {"other"}
+
+
+def test_what_comes_twice_is_told_once(tmp_path, monkeypatch):
+    made, root, tracked = pushed(tmp_path)
+    store, told, broken = open_store(Remote(str(root))), [], []
+
+    class Breaking:
+        def pieces(self, path):
+            yield from store.pieces(path)
+            if path not in broken:
+                broken.append(path)
+                raise StoreUnreachable("it broke off")
+
+    monkeypatch.setattr("mlserve.store._tried.__defaults__", (0.001,))
+    fetch(Breaking(), tracked, tmp_path / "cache", tell=told.append)
+    assert sum(told) == sum(map(len, files(made.folder).values()))
+
+
 def test_placing_a_bundle_replaces_the_one_that_stood_there(tmp_path):
     _, root, tracked = pushed(tmp_path, "2.0.0")
     target = bundle(tmp_path / "models" / "hours").folder
@@ -369,15 +409,12 @@ def test_placing_a_bundle_replaces_the_one_that_stood_there(tmp_path):
 
 
 def test_one_file_and_a_stage_of_the_lock(tmp_path):
-    (tmp_path / object_path("0cc175b9c0f1b6a831c399e269772661")).parent.mkdir(parents=True)
-    (tmp_path / object_path("0cc175b9c0f1b6a831c399e269772661")).write_bytes(b"a")
     text = (
         "schema: '2.0'\nstages:\n  s:\n    cmd: x\n    outs:\n    - path: data/a\n      hash: md5\n"
         "      md5: 0cc175b9c0f1b6a831c399e269772661\n      size: 1\n"
     )
     store = open_store(Remote(str(tmp_path)))
-    fetch_file(store, read_lock(text, "data/a"), tmp_path / "out" / "a")
-    assert (tmp_path / "out" / "a").read_bytes() == b"a"
+    assert read_lock(text, "data/a").md5 == "0cc175b9c0f1b6a831c399e269772661"
     with pytest.raises(StoreError, match="knows no data/b"):
         read_lock(text, "data/b")
     with pytest.raises(StoreError, match="one file, not a bundle"):
