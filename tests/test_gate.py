@@ -219,6 +219,22 @@ def test_a_gap_that_closes_is_welcome():
     assert decide(BINARY, truth, new, old, slices, rules, protected={"group": tuple(slices)})
 
 
+@pytest.mark.parametrize("wild", [1e154, 1e200, -1e308])
+@pytest.mark.parametrize("spoilt", [{0}, set(range(200))], ids=["one", "all"])
+def test_answers_beyond_all_bounds_are_held_in_a_sentence(wild, spoilt):
+    chance = random.Random(0)
+    truth = [chance.gauss(0, 1) for _ in range(200)]
+    old = [t + chance.gauss(0, 1) for t in truth]
+    new = [wild if i in spoilt else t for i, t in enumerate(old)]
+    half = [i < 100 for i in range(200)]
+    slices = {"a": half, "b": [not h for h in half]}
+    for champion in (old, truth):  # also one that is never wrong
+        verdict = decide(NUMBER, truth, champion, new, slices, Gate(), protected={"c": ("a", "b")})
+        assert not verdict
+        assert max(len(reason.text) for reason in verdict.reasons) < 200
+    assert decide(NUMBER, truth, new, old, slices, Gate()).decision in (PROMOTE, HOLD, MORE)
+
+
 def test_budgets_are_held_against_their_limits():
     rules = Gate(latency_ms=5.0, memory_mb=100.0)
     measured = budgets(rules, latency_ms=4.0, size_mb=1.0, memory_mb=101.0)
