@@ -272,7 +272,10 @@ def _aws_keys(options: Mapping[str, str]) -> dict[str, Any]:
         return {}
     path = options.get("credentialpath") or os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
     parser = ConfigParser(interpolation=None)
-    parser.read(Path(path).expanduser())
+    try:
+        parser.read(Path(path).expanduser(), encoding="utf-8")
+    except (ParseError, UnicodeDecodeError):  # what it says may show a key
+        raise StoreRefused("the file of the AWS credentials is not as `aws configure` writes it; correct it") from None
     section = profile or "default"
     if profile and not parser.has_section(profile):
         raise StoreRefused(f"there is no profile {profile} among the AWS credentials; run `aws configure`")

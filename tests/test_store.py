@@ -453,6 +453,10 @@ def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
     assert _s3({"allow_anonymous_login": "true"}) == {"region": "us-east-1", "skip_signature": True}
     with pytest.raises(StoreRefused, match="no profile nobody"):
         _aws_keys({"profile": "nobody"})
+    for broken in (b"[default]\n[default]\naws_access_key_id = d\n", b"aws_access_key_id = d\n", b"\xff"):
+        (tmp_path / "credentials").write_bytes(broken)
+        with pytest.raises(StoreRefused, match="not as `aws configure` writes it"):
+            _aws_keys({})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
     assert _aws_keys({}) == {}
 
