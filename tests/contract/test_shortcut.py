@@ -321,12 +321,12 @@ def test_a_shortcut_that_fails_leaves_the_request_to_the_whole_way(served):
 
     async def told(known):
         nonlocal boom
-        boom = False
         config, loop = Config(guard, log_config=None, proxy_headers=False), asyncio.get_running_loop()
         protocol = Direct(config, ServerState(), {}, loop, serve=guard.serve, shortcut=guard.shortcut, heads={})
         protocol.access_log = False
         protocol.connection_made(ear := Ear())
-        for boom in [False] * known + [True]:
+        for fails in [False] * known + [True]:
+            boom = fails
             protocol.data_received(request(GOOD))
             await turn(protocol)
         protocol.connection_lost(None)
