@@ -15,7 +15,7 @@ from math import ceil, exp, fsum, isfinite, log, log1p, sqrt
 from statistics import NormalDist
 from typing import Any
 
-from .contract import Output
+from .contract import Output, cell
 from .errors import MlserveError
 from .settings import Gate
 
@@ -510,6 +510,6 @@ def as_markdown(
     more = f"; about {verdict.needed:,} would be enough" if verdict.needed else ""
     order = (HOLD, MORE, PROMOTE, UNJUDGED)
     reasons = sorted(verdict.reasons, key=lambda r: order.index(r.decision))
-    lines = (f"| {r.decision if r.decision != PROMOTE else 'fine'} | {r.rule} | {r.text} |\n" for r in reasons)
+    lines = (f"| {r.decision if r.decision != PROMOTE else 'fine'} | {r.rule} | {cell(r.text)} |\n" for r in reasons)
     head = f"**{verdict.decision}**, on {verdict.rows:,} held-out rows{more}\n\n| | check | found |\n|---|---|---|\n"
     return head + "".join(lines)

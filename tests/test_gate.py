@@ -295,6 +295,14 @@ def test_the_markdown_names_what_decided_first():
     assert lines[0].startswith("**hold**") and lines[4].startswith("| hold | slice | group is a")
 
 
+def test_a_name_from_data_stays_in_its_cell():
+    truth, old, new = binary(400)
+    verdict = decide(BINARY, truth, old, new, {"city: a|b\n<script>": [True] * 400}, Gate())
+    rows = as_markdown(verdict).split("|---|---|---|\n")[1].splitlines()
+    assert len(rows) == len(verdict.reasons)
+    assert "city: a\\|b &lt;script>" in as_markdown(verdict)
+
+
 def test_every_task_is_compared_by_its_own_metrics():
     names = {task: [p.name for p in pairs(as_duel(output, *make(200)))] for task, (output, make, _) in MAKE.items()}
     assert names == {
