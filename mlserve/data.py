@@ -309,8 +309,8 @@ def _target(recipe: Recipe, values: list[Any]) -> tuple[NDArray[Any], Output]:
     return target, Output(recipe.task, name, classes, recipe.positive)
 
 
-def _columns(recipe: Recipe, loaded: pd.DataFrame) -> dict[str, list[Any]]:
-    "What was loaded, as plain values by name"
+def _names(recipe: Recipe, loaded: pd.DataFrame) -> list[str]:
+    "The names of the columns that were loaded"
     if not isinstance(loaded, pd.DataFrame):
         raise BadData(f"the load function of {recipe.name} must return a pandas DataFrame, not {type(loaded).__name__}")
     if not len(loaded):
@@ -318,6 +318,12 @@ def _columns(recipe: Recipe, loaded: pd.DataFrame) -> dict[str, list[Any]]:
     names = [str(c) for c in loaded.columns]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise BadData(f"the data has more than one column {', '.join(twice)}; rename them when you load it")
+    return names
+
+
+def _columns(recipe: Recipe, loaded: pd.DataFrame) -> dict[str, list[Any]]:
+    "What was loaded, as plain values by name"
+    names = _names(recipe, loaded)
     return {name: plain(column) for name, (_, column) in zip(names, loaded.items(), strict=True)}
 
 
@@ -393,7 +399,9 @@ def load_table(
     share = read_params(recipe, settings.path(settings.data.params)).held_out
     try:
         folder = settings.path(settings.data.folder)
-        loaded = with_increments(recipe.load(folder), folder, recipe.name)
+        loaded = recipe.load(folder)
     except FileNotFoundError as error:
-        raise BadData(f"the data of {recipe.name} is not there: no file {Path(str(error.filename)).name}") from None
-    return make_table(recipe, loaded, share, contract)
+        file = Path(str(error.filename or error)).name  # which Parquet's reader says in the message alone
+        raise BadData(f"the data of {recipe.name} is not there: no file {file}") from None
+    _names(recipe, loaded)  # before rows are added, which takes a frame whose columns have names of their own
+    return make_table(recipe, with_increments(loaded, folder, recipe.name), share, contract)

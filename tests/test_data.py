@@ -18,12 +18,15 @@ from mlserve.data import (
     frame_of_rows,
     groups,
     held_out,
+    load_table,
     make_table,
     plain,
     row_ids,
 )
 from mlserve.errors import MlserveError
+from mlserve.increments import ID, increments_folder
 from mlserve.recipe import Recipe, Slice
+from mlserve.settings import load_settings
 
 DAY = dt.datetime(2024, 5, 17)
 
@@ -422,3 +425,28 @@ def test_a_missing_value_is_a_group_of_its_own():
     rows = pd.DataFrame({"age": [24, None], "sex": pd.Categorical(["Male", None])})
     assert groups(Slice("age", (25,)), rows).tolist() == ["below 25", "missing"]
     assert groups(Slice("sex"), rows).tolist() == ["Male", "missing"]
+
+
+@pytest.mark.parametrize(
+    "loaded, said",
+    [
+        ([1.0, 2.0], "must return a pandas DataFrame, not list"),
+        (pd.DataFrame([[1.0, 2.0, 3.0]], columns=["x", "x", "y"]), "more than one column x"),
+    ],
+)
+def test_what_was_collected_hides_no_mistake_of_load(tmp_path, loaded, said):
+    settings = load_settings(tmp_path, environ={})
+    folder = increments_folder(settings.path(settings.data.folder), "points")
+    folder.mkdir(parents=True)
+    pd.DataFrame({"x": [1.0], "y": [2.0], ID: ["a1"]}).to_parquet(folder / "000001.parquet")
+    recipe = Recipe("points", "regression", "y", load=lambda folder: loaded, build=lambda: None)
+    with pytest.raises(BadData, match=said):
+        load_table(recipe, settings)
+
+
+def test_a_parquet_file_that_is_not_there_is_named(tmp_path):
+    recipe = Recipe(
+        "points", "regression", "y", lambda folder: pd.read_parquet(folder / "points.parquet"), lambda: None
+    )
+    with pytest.raises(BadData, match="no file points.parquet"):
+        load_table(recipe, load_settings(tmp_path, environ={}))
