@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from hashlib import blake2b, sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .contract import Contract, Field, Output, Row, amend, infer_field, iso
+from .contract import Contract, Field, Output, Row, amend, cell, infer_field, iso
 from .errors import MlserveError
 from .increments import with_increments
-from .recipe import Recipe, Slice, read_params
+from .recipe import MISSING, MOST_GROUPS, Recipe, Slice, read_params
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -241,12 +242,21 @@ def as_table(
     "Findings for people"
     head = "| column | rule | rows | first rows | values there |\n|---|---|---|---|---|\n"
     lines = (
-        f"| {f.column} | {f.rule} | {f.count} | {', '.join(map(str, f.rows))} | {', '.join(map(str, f.values))} |\n"
+        f"| {cell(f.column)} | {cell(f.rule)} | {f.count} | {', '.join(map(str, f.rows))} "
+        f"| {cell(', '.join(map(str, f.values)))} |\n"
         for f in findings
     )
     return head + "".join(lines)
 
 # %% ../nbs/11_data.ipynb #78bda0fc
+def _edge(number: float) -> str:
+    return np.format_float_positional(number, trim="-")
+
+
+def _value(value: Any) -> str:
+    return MISSING if value is None else str(_canonical(value) if isinstance(value, float) else value)
+
+
 def groups(
     slice_: Slice,  # Which column, cut where
     rows: pd.DataFrame,  # With that column
@@ -256,11 +266,18 @@ def groups(
         raise BadData(f"the slice {slice_.column} is no column of the data")
     values = plain(rows[slice_.column])
     if not slice_.edges:
-        return np.array(["missing" if v is None else str(v) for v in values], dtype=object)
+        named = np.array([_value(v) for v in values], dtype=object)
+        if (many := len(set(named))) > MOST_GROUPS:
+            raise BadData(
+                f"the slice {slice_.column} has {many} groups, more than {MOST_GROUPS}; "
+                "give it edges if it is a number, or group its values when you load the data"
+            )
+        return named
     if not {type(v) for v in values} <= {int, float, type(None)}:
         raise BadData(f"the slice {slice_.column} has edges, but its column holds something else than numbers")
-    inner = [f"{a:g} to below {b:g}" for a, b in zip(slice_.edges, slice_.edges[1:], strict=False)]
-    names = np.array([f"below {slice_.edges[0]:g}", *inner, f"{slice_.edges[-1]:g} and above", "missing"], dtype=object)
+    edges = [_edge(e) for e in slice_.edges]
+    inner = [f"{a} to below {b}" for a, b in pairwise(edges)]
+    names = np.array([f"below {edges[0]}", *inner, f"{edges[-1]} and above", MISSING], dtype=object)
     numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     where = np.where(np.isnan(numbers), len(names) - 1, np.searchsorted(slice_.edges, numbers, side="right"))
     return names[where]
@@ -286,6 +303,11 @@ class Table:
         "One side of the split"
         which = self.held_out == held_out
         return self.rows.loc[which].reset_index(drop=True), self.target[which]
+
+    def repeated(self) -> int:
+        "How many held-out rows a model cannot tell from a row that it learnt from"
+        alike = row_ids({name: plain(self.rows[name]) for name in self.contract.names})
+        return int(np.isin(alike[self.held_out], alike[~self.held_out]).sum())
 
 # %% ../nbs/11_data.ipynb #3db512f1
 def _target(recipe: Recipe, values: list[Any]) -> tuple[NDArray[Any], Output]:

@@ -421,10 +421,24 @@ def test_edges_begin_groups_in_every_dtype(dtype):
     ]
 
 
+def test_names_of_groups_are_those_of_the_values():
+    rows = pd.DataFrame({"sales": [10, 1000, 2_000_000, None]})
+    assert groups(Slice("sales", (1000, 1e6)), rows).tolist() == [
+        *("below 1000", "1000 to below 1000000", "1000000 and above", "(missing)")
+    ]
+    assert groups(Slice("sales"), rows).tolist() == ["10", "1000", "2000000", "(missing)"]
+    assert groups(Slice("x"), pd.DataFrame({"x": ["missing", None]})).tolist() == ["missing", "(missing)"]
+
+
+def test_too_many_groups_are_refused_before_anything_is_fitted():
+    with pytest.raises(BadData, match="the slice x has 101 groups, more than 100; give it edges"):
+        groups(Slice("x"), pd.DataFrame({"x": range(101)}))
+
+
 def test_a_missing_value_is_a_group_of_its_own():
     rows = pd.DataFrame({"age": [24, None], "sex": pd.Categorical(["Male", None])})
-    assert groups(Slice("age", (25,)), rows).tolist() == ["below 25", "missing"]
-    assert groups(Slice("sex"), rows).tolist() == ["Male", "missing"]
+    assert groups(Slice("age", (25,)), rows).tolist() == ["below 25", "(missing)"]
+    assert groups(Slice("sex"), rows).tolist() == ["Male", "(missing)"]
 
 
 @pytest.mark.parametrize(
@@ -448,5 +462,5 @@ def test_a_parquet_file_that_is_not_there_is_named(tmp_path):
     recipe = Recipe(
         "points", "regression", "y", lambda folder: pd.read_parquet(folder / "points.parquet"), lambda: None
     )
-    with pytest.raises(BadData, match="no file points.parquet"):
+    with pytest.raises(BadData, match=r"no file points\.parquet"):
         load_table(recipe, load_settings(tmp_path, environ={}))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlserve.recipe import BadRecipe, Params, Recipe, Slice, read_params
+from mlserve.recipe import BadRecipe, Params, Recipe, Slice, find_recipe, read_params
 
 
 def build(alpha, beta=2):
@@ -79,3 +79,44 @@ def test_a_build_without_parameters_says_so(tmp_path):
     (tmp_path / "params.yaml").write_text("c: {pipeline: {alpha: 1}}")
     with pytest.raises(BadRecipe, match="takes no parameter, not alpha"):
         read_params(recipe(build=lambda: None), tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("edges", [(65, 25), (25, 25), (25, float("nan")), (25, float("inf")), ("25",)])
+def test_edges_that_cut_nothing_are_refused(edges):
+    with pytest.raises(BadRecipe, match="the edges of the slice g must be finite numbers that rise"):
+        Slice("g", edges)
+
+
+def test_a_build_may_take_any_argument(tmp_path):
+    (tmp_path / "params.yaml").write_text("c: {pipeline: {alpha: 1}}")
+    taken = read_params(recipe(build=lambda *steps, beta=2, **others: None), tmp_path / "params.yaml")
+    assert taken.pipeline == {"alpha": 1, "beta": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "raises",
+            "x = 1\nraise ValueError('twice')",
+            "cannot be imported: ValueError: twice (mistaken_raises.py, line 2)",
+        ),
+        ("needs", "import not_installed_here", "imports not_installed_here, which is not installed here"),
+        ("typo", "recipe = (", "SyntaxError: '(' was never closed (mistaken_typo.py, line 1)"),
+        ("from_", "from math import sqroot", "ImportError: cannot import name 'sqroot' from 'math'"),
+        ("none", "other = 1", "there is no recipe at mistaken_none:recipe; write module:name"),
+        ("own", "from mlserve.recipe import Slice\nSlice('g', (2, 1))", "the edges of the slice g must be"),
+    ],
+)
+def test_mistakes_in_the_recipes_module_are_told(tmp_path, monkeypatch, name, text, said):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"mistaken_{name}.py").write_text(text)
+    with pytest.raises(BadRecipe) as refused:
+        find_recipe(f"mistaken_{name}:recipe", tmp_path)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["", ":recipe", ".x:recipe", "a..b:recipe", "a b"])
+def test_what_names_no_module_is_refused(tmp_path, where):
+    with pytest.raises(BadRecipe, match="there is no recipe at"):
+        find_recipe(where, tmp_path)
