@@ -24,7 +24,7 @@ from .behaviour import chance
 from .bundle import dump
 from .data import Table, plain
 from .recipe import Params, Recipe
-from .train import CannotFit, fit_rows, seeded
+from .train import CannotFit, fit_rows, unfitted
 
 # %% ../nbs/17_lineage.ipynb #7eb6fb07
 _INNER = ("estimator", "regressor")  # What a wrapper calls the thing it wraps
@@ -202,9 +202,9 @@ def noise_floor(
     for number in range(refits):
         rng = np.random.default_rng([params.seed, number])
         drawn = resample(target, bool(table.contract.output.classes), rng)
-        unfitted = seeded(recipe.build(**params.pipeline), (params.seed + 1 + number) % 2**32)
         try:
-            refit = fit_rows(unfitted, rows.iloc[drawn].reset_index(drop=True), target[drawn])
+            fresh = unfitted(recipe, params, (params.seed + 1 + number) % 2**32)
+            refit = fit_rows(fresh, rows.iloc[drawn].reset_index(drop=True), target[drawn])
             moved.append(_moved(before, answers(refit, asked)))
         except (CannotFit, ValueError) as error:
             return {"why": " ".join(str(error).split())[:300]}
