@@ -9,8 +9,8 @@ __all__ = ['HEADINGS', 'metrics_table', 'slices_table', 'card']
 from collections.abc import Mapping
 
 from .bundle import Lineage
-from .contract import Contract, as_markdown
-from .evaluate import BETTER, LABELS, Estimate, Report
+from .contract import Contract, as_markdown, cell
+from .evaluate import BETTER, LABELS, Estimate, Report, as_text
 from .recipe import Recipe
 
 # %% ../nbs/15_card.ipynb #d8f747c2
@@ -25,10 +25,6 @@ HEADINGS = (
 )
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
 def metrics_table(
     metrics: Mapping[str, Estimate],  # Of the model
     baseline: Mapping[str, Estimate],  # Of the model that looks at no feature
@@ -36,8 +32,8 @@ def metrics_table(
     "Each metric with its interval, beside the baseline"
     head = "| metric | value | 95 % interval | baseline | better |\n|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {LABELS[name]} | {_number(e.value)} | {_number(e.low)} to {_number(e.high)} "
-        f"| {_number(baseline[name].value) if name in baseline else ''} | {BETTER[name]} |\n"
+        f"| {LABELS[name]} | {as_text(e.value)} | {as_text(e.low)} to {as_text(e.high)} "
+        f"| {as_text(baseline[name].value) if name in baseline else ''} | {BETTER[name]} |\n"
         for name, e in metrics.items()
     )
 
@@ -50,9 +46,9 @@ def slices_table(
     lines = []
     for s in report.slices:
         e = s.metrics.get(name)
-        shown = f"{_number(e.value)} | {_number(e.low)} to {_number(e.high)}" if e else " | "
+        shown = f"{as_text(e.value)} | {as_text(e.low)} to {as_text(e.high)}" if e else " | "
         note = s.note or ("worse than overall" if s.worse else "")
-        lines.append(f"| {s.column} | {s.value} | {s.rows:,} | {shown} | {note} |\n")
+        lines.append(f"| {cell(s.column)} | {cell(s.value)} | {s.rows:,} | {shown} | {cell(note)} |\n")
     return f"| column | value | rows | {LABELS[name]} | 95 % interval | note |\n|---|---|---|---|---|---|\n" + "".join(
         lines
     )
@@ -82,9 +78,10 @@ def _training(recipe: Recipe, lineage: Lineage) -> str:
 {learnt:,} rows of {lineage.rows:,}; fingerprint `{lineage.data[:16]}`."""
 
 
-def _evaluation(lineage: Lineage) -> str:
-    return f"""{lineage.held_out:,} rows that were held out by the hash of their inputs. Equal inputs never stand on
-both sides, and a row keeps its side when others are added."""
+def _evaluation(lineage: Lineage, repeated: int) -> str:
+    return f"""{lineage.held_out:,} rows that were held out by the hash of their inputs. Rows that are equal in every loaded
+column never stand on both sides, and a row keeps its side when others are added. The features of {repeated:,} of them occur
+in training as well."""
 
 
 def _metrics(report: Report) -> str:
@@ -99,6 +96,7 @@ def card(
     report: Report,  # How good it is
     estimator: str,  # What it is, such as HistGradientBoostingClassifier
     version: str,  # SemVer
+    repeated: int,  # Held-out rows whose features occur in training as well
 ) -> str:  # Markdown
     "Write the model card"
     unsaid = "The recipe says nothing about this."
@@ -106,7 +104,7 @@ def card(
         _details(recipe, contract, lineage, estimator, version),
         recipe.about.get("intended_use", unsaid),
         _training(recipe, lineage),
-        _evaluation(lineage),
+        _evaluation(lineage, repeated),
         _metrics(report),
         recipe.about.get("ethics", unsaid),
         recipe.about.get("caveats", unsaid),

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from .contract import Contract, Output
@@ -99,7 +100,10 @@ def summarise(
 
 # %% ../nbs/17_reference.ipynb #c39baf67
 def _said(kind: str, mark: Any) -> str:
-    return datetime.fromtimestamp(mark, UTC).date().isoformat() if kind == "date" else f"{mark:.6g}"
+    if kind == "date":
+        return datetime.fromtimestamp(mark, UTC).date().isoformat()
+    # the first mark lies a hair below the smallest value
+    return f"{mark:.0f}" if abs(mark) < 1e15 and isclose(mark, round(mark), rel_tol=1e-12) else f"{mark:.6g}"
 
 
 def names(

@@ -10,7 +10,6 @@ __all__ = ['PROBE_ROWS', 'PROVEN_ON', 'Step', 'evaluate', 'report_files', 'probe
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, Manifest, dump, read_bundle, unreleased, write_bundle
@@ -51,16 +50,13 @@ def report_files(
 ) -> dict[str, bytes]:  # Path -> content
     "The report as files: metrics.json, report.json, slice_output.txt and plots"
     from mlserve.evaluate import as_dict, flat, slice_text
-    from mlserve.plots import draw
+    from mlserve.plots import pictures
 
-    with TemporaryDirectory() as folder:
-        drawn = draw(report, Path(folder))
-        plots = {f"plots/{name}": (Path(folder) / name).read_bytes() for name in drawn}
     return {
         "metrics.json": dump(flat(report)),
         "report.json": dump(as_dict(report)),
         "slice_output.txt": slice_text(report).encode(),
-        **plots,
+        **{f"plots/{name}": drawn for name, drawn in pictures(report).items()},
     }
 
 # %% ../nbs/41_retrain.ipynb #c6fcac42
@@ -174,7 +170,9 @@ def _make(recipe: "Recipe", params: "Params", settings: Settings, step: Step) ->
     step("write the bundle and score its probe")
     files = _bundle_files(recipe, fitted, table, report) | past | ({"plan.bin": plan} if plan else {})
     version, estimator = unreleased(files), type(fitted.pipeline[-1]).__name__
-    files["model_card.md"] = card(recipe, table.contract, fitted.lineage, report, estimator, version).encode()
+    files["model_card.md"] = card(
+        recipe, table.contract, fitted.lineage, report, estimator, version, table.repeated()
+    ).encode()
     engine = "plan" if plan else "sklearn"
     manifest = Manifest(recipe.name, version, engine, fitted.lineage, flat(report), proof, recipe.trusted)
     folder = settings.path(settings.model.folder) / recipe.name

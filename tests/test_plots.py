@@ -15,7 +15,7 @@ from matplotlib.image import imread
 
 from mlserve.contract import Output
 from mlserve.evaluate import as_dict, from_dict, measure
-from mlserve.plots import alt_texts, draw, pictures
+from mlserve.plots import alt_texts, pictures
 
 from .test_evaluate import MAKE, answers, binary, multiclass, regression
 
@@ -148,9 +148,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("task", MAKE)
-def test_each_task_has_its_pictures(task, tmp_path):
-    assert list(draw(MAKE[task](300), tmp_path / "new" / "folder")) == EXPECTED[task]
-    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == sorted(EXPECTED[task])
+def test_each_task_has_its_pictures(task):
+    assert list(pictures(MAKE[task](300))) == EXPECTED[task]
     with_slices = MAKE[task](300, slices={"side": np.arange(300) % 2})
     assert list(pictures(with_slices)) == [*EXPECTED[task], "slices.png"]
 
