@@ -20,7 +20,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from .contract import BadContract, infer_field
+from .contract import BadContract, cell, infer_field
 from .data import BadData, plain
 from .source import Source, look
 
@@ -147,14 +147,19 @@ SUSPECT = 0.98
 _TRIED_ON = 5_000
 
 
-def _codes(values: Sequence[Any]) -> "np.ndarray[Any, Any]":
-    "A column as numbers, missing ones below all others"
-    if {type(v) for v in values} <= {int, float, bool, type(None)}:
-        numbers = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-        low, high = np.nanmin(numbers), np.nanmax(numbers)
-        return np.nan_to_num(numbers, nan=low - (high - low) - 1)  # so far below that nothing comes between
+def _ranks(values: Sequence[Any]) -> "np.ndarray[Any, Any]":
+    "A column as ranks, missing ones below all others: trees know numbers to seven digits only"
     known = {v: i for i, v in enumerate(sorted({v for v in values if v is not None}))}
-    return np.array([known.get(v, -1) for v in values], dtype=np.float64)
+    return np.array([-1 if v is None else known[v] for v in values], dtype=np.float64)
+
+
+def _sample(answers: Sequence[Any], classes: bool) -> list[int]:
+    "Rows to try columns on, of each class as many as of any other where there are so many"
+    order = np.random.default_rng(0).permutation(len(answers))
+    if classes:
+        labels = pd.Series([answers[i] for i in order], dtype=object)
+        order = order[(labels.groupby(labels).cumcount() < _TRIED_ON // labels.nunique()).to_numpy()]
+    return order[:_TRIED_ON].tolist()
 
 
 def tells(
@@ -163,16 +168,16 @@ def tells(
     classes: bool,  # Which of the two
 ) -> float:  # 0 (nothing) to 1 (everything)
     "How much of the answer one column tells by itself"
-    codes = _codes(values)
+    ranks = _ranks(values)
     if not classes:
-        known = np.array([v is not None for v in values])
-        if known.sum() < FEWEST_ROWS or len(set(codes[known])) < 2:
+        known = ranks >= 0
+        if known.sum() < FEWEST_ROWS or len(set(ranks[known])) < 2:
             return 0.0
-        ranks = pd.DataFrame({"a": codes[known], "b": np.asarray(answers, dtype=np.float64)[known]}).corr("spearman")
-        return abs(float(ranks.iloc[0, 1]))
+        both = pd.DataFrame({"a": ranks[known], "b": np.asarray(answers, dtype=np.float64)[known]}).corr("spearman")
+        return abs(float(both.iloc[0, 1]))
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     said = cross_val_predict(
-        DecisionTreeClassifier(min_samples_leaf=3, random_state=0), codes[:, None], answers, cv=folds
+        DecisionTreeClassifier(min_samples_leaf=3, random_state=0), ranks[:, None], answers, cv=folds
     )
     truth = np.array(answers)
     # of the class that it tells best: the share found, less the share of the others that is mistaken for it
@@ -205,7 +210,7 @@ def _left_out(
 ) -> tuple[dict[str, str], list[Decision]]:
     "Columns that are not learnt from, and those that a person should look at"
     why = {name: _unusable(name, values) for name, values in columns.items()}
-    chosen = np.random.default_rng(0).permutation(len(answers))[:_TRIED_ON].tolist()
+    chosen = _sample(answers, classes)
     few = [answers[i] for i in chosen]
     looked_at, of = [], "one class from the others" if classes else "the order of the answers"
     for name in [n for n in columns if not why[n]]:
@@ -239,6 +244,8 @@ def _about_file(source: Source) -> list[Decision]:
     if words := [w for w in source.missing if w]:
         why = "they stand among numbers, or are no words"
         made.append(Decision("file", f"taken as missing: {', '.join(map(repr, words))}", why))
+    for name in source.texts:
+        made.append(Decision(name.strip(), "read as text", "some of it begins with a 0, which a number would lose"))
     if source.strip:
         made.append(
             Decision("file", "spaces around the columns' names taken away", "nobody would write them in a request")
@@ -282,10 +289,6 @@ def as_table(
     decisions: Sequence[Decision],  # Of a proposal
 ) -> str:  # Markdown
     "Decisions for people"
-
-    def cell(text: str) -> str:
-        return " ".join(text.replace("|", "\\|").split())
-
     head = "| about | decided | because |\n|---|---|---|\n"
     return head + "".join(f"| {cell(d.about)} | {cell(d.decided)} | {cell(d.why)} |\n" for d in decisions)
 

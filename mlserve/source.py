@@ -30,6 +30,7 @@ class Source:
     missing: tuple[str, ...] = ("",)  # What stands where nothing is known
     dates: Mapping[str, str] = field(default_factory=dict)  # Column of text -> the format of its dates
     strip: bool = False  # Whether spaces around the columns' names are to go
+    texts: tuple[str, ...] = ()  # Columns, as the file calls them, whose digits are no numbers
 
 
 def read_source(
@@ -43,9 +44,10 @@ def read_source(
 
 
 def _read_csv(path: Path, source: Source) -> pd.DataFrame:
-    how = {"encoding": source.encoding, "sep": source.separator, "decimal": source.decimal}
+    how: dict[str, Any] = {"encoding": source.encoding, "sep": source.separator, "decimal": source.decimal}
+    how |= {"keep_default_na": False, "na_values": list(source.missing), "dtype": dict.fromkeys(source.texts, str)}
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=list(source.missing), low_memory=False, **how)
+        return pd.read_csv(path, low_memory=False, **how)
     except FileNotFoundError:
         raise BadData(f"there is no file {path.name}") from None
     except (ValueError, OSError) as error:
@@ -53,7 +55,8 @@ def _read_csv(path: Path, source: Source) -> pd.DataFrame:
 
 
 def _as_dates(column: "pd.Series[Any]", how: str, file: str) -> "pd.Series[Any]":
-    made = pd.to_datetime(column, format=how, errors="coerce")
+    # a file across a change of the clocks has two zones; as moments in UTC they are one
+    made = pd.to_datetime(column, format=how, errors="coerce", utc=True).dt.tz_localize(None)
     if len(odd := column[made.isna() & column.notna()]):
         raise BadData(f"{file}: {str(odd.iloc[0])[:40]!r} in the column {column.name} is no date of the form {how}")
     return made
@@ -75,11 +78,13 @@ def _encoding(path: Path) -> str:
         return "utf-16"
     if b"\0" in head:
         raise BadData(f"{path.name} is no CSV: it holds bytes that no text has; save it as CSV or Parquet")
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8-sig" if head.startswith(b"\xef\xbb\xbf") else "utf-8"
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            head.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return "utf-8-sig" if head.startswith(b"\xef\xbb\xbf") else encoding
+    raise BadData(f"{path.name} is neither UTF-8 nor written in Windows' Western alphabet; save it as UTF-8")
 
 
 def _separator(path: Path, encoding: str) -> str:
@@ -179,6 +184,9 @@ def _texts(path: Path, encoding: str, separator: str) -> pd.DataFrame:
     return texts.fillna("")  # what a short line lacks
 
 
+_CODE = r"\s*0\d+\s*"
+
+
 def _dates(rows: pd.DataFrame) -> dict[str, str]:
     texts = {str(n): c.dropna() for n, c in rows.items() if pd.api.types.is_string_dtype(c.dtype) or c.dtype == object}
     found = {n: date_format(c) for n, c in texts.items() if len(c) and all(type(v) is str for v in c)}
@@ -197,7 +205,8 @@ def look(
         separator = _separator(path, encoding)
         texts = _texts(path, encoding, separator)
         decimal = _decimal(texts, separator)
-        source = Source(False, encoding, separator, decimal, _missing(texts, decimal))
+        coded = tuple(str(name) for name, column in texts.items() if column.str.fullmatch(_CODE).any())
+        source = Source(False, encoding, separator, decimal, _missing(texts, decimal), texts=coded)
         names = list(texts.columns)
     stripped = [name.strip() for name in names]
     source = replace(source, strip=stripped != names and len(set(stripped)) == len(names))
