@@ -201,7 +201,7 @@ def trial_rows(
     used = [i for i, f in enumerate(plan.inputs) if f.role != "unused"]
     for i in used:
         tries = _tries(contract.fields[i], plan.inputs[i], cuts.get(i, ()))
-        share = most // len(used)
+        share = max(most // len(used), 2 * len(ODD))
         if len(tries) > share:
             keep = np.sort(rng.choice(len(tries) - len(ODD), share - len(ODD), replace=False))
             tries = [tries[k] for k in keep] + tries[-len(ODD) :]
@@ -278,6 +278,12 @@ def _alone(pipeline: Any) -> Any:
     return pipeline.set_params(**jobs)
 
 # %% ../nbs/14_fold.ipynb #71e1ec39
+def _asked(left: Sequence[int], base: int) -> list[int]:
+    # of the rows that the plan refuses: real ones first, since there are few and each is a request; of those made up a sample
+    real = [i for i in left if i < base]
+    return real[:300] + np.random.default_rng(0).permutation(left[len(real) :]).astype(int)[:60].tolist()
+
+
 def prove(
     plan: Plan,  # Made by `fold`
     pipeline: Any,  # from this
@@ -298,7 +304,7 @@ def prove(
         return replace(report, row=dict(zip(contract.names, rows[i], strict=True)), why=why)
 
     with np.errstate(all="ignore"), threadpool_limits(1):
-        for i in np.random.default_rng(0).permutation(left)[:60].tolist():
+        for i in _asked(left, len(base)):
             if not _refuses(pipeline, plan, frame_of([rows[i]], contract)):
                 return fails(i, "scikit-learn answers, the plan refuses")
         if not taken:
