@@ -149,6 +149,7 @@ class Behaviour:
     turned: Mapping[str, int]  # "was > now" -> how many rows
     largest: tuple[Move, ...]
     slices: tuple[Group, ...]
+    classes: int  # Of the output; 0 of a regression
 
 # %% ../nbs/09_behaviour.ipynb #18473b00
 RISK = 0.025  # One side of a 95 % interval
@@ -282,4 +283,5 @@ def behave(
         turned={pair: pairs.count(pair) for pair in sorted(set(pairs))},
         largest=tuple(changed[:MOST_MOVES]),
         slices=_groups(slices, moves, moved, floor, flips),
+        classes=len(output.classes),
     )

@@ -6,13 +6,11 @@
 __all__ = ['flips_picture', 'flips_text']
 
 # %% ../nbs/19_flips.ipynb #ad5a2919
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .behaviour import FEWEST, Behaviour, Group, Move
+from .behaviour import FEWEST, Behaviour, Group
 from .plots import BLUE, FAINT, GREEN, RED, picture
 
 # %% ../nbs/19_flips.ipynb #44e50a49
@@ -23,7 +21,15 @@ _SHOWN = {
 }
 
 
-def _points(axes: Axes, moves: Sequence[Move]) -> None:
+def _counted(b: Behaviour, turned: str) -> str:
+    "How many of all rows turned so, drawn or not; of a regression nobody counts those that are neither"
+    if turned == "neither":
+        return f" ({sum(b.turned.values()) - b.worse - b.better:,})" if b.flips else ""
+    return f" ({b.worse if turned == 'worse' else b.better:,})"
+
+
+def _points(axes: Axes, b: Behaviour) -> None:
+    moves = b.largest
     for turned, (colour, marker, words) in _SHOWN.items():
         there = [m for m in moves if m.turned == turned]
         if there:
@@ -35,7 +41,7 @@ def _points(axes: Axes, moves: Sequence[Move]) -> None:
                 marker=marker,
                 linewidths=0,
                 alpha=0.75,
-                label=f"{words} ({len(there)})",
+                label=f"{words}{_counted(b, turned)}",
                 zorder=3,
             )
     values = [v for m in moves for v in (m.before, m.after)] or [0.0, 1.0]
@@ -58,17 +64,20 @@ def _who(axes: Axes, b: Behaviour) -> None:
     if not b.largest:
         axes.text(0.5, 0.5, "nobody", ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[], title="Who got another answer")
-    elif b.flips and _classes(b) > 2:
+    elif b.classes > 2:
         _pairs(axes, b)
     else:
-        _points(axes, b.largest)
+        _points(axes, b)
         what = "probability" if b.flips else "answer"
         axes.set(xlabel=f"{what} before", ylabel=f"{what} after")
-        axes.set_title("Decisions that flipped" if b.flips else "The largest moves")
+        axes.set_title(_title(b))
 
 
-def _classes(b: Behaviour) -> int:
-    return len({label for m in b.largest for label in (m.was, m.now)})
+def _title(b: Behaviour) -> str:
+    if not b.flips:
+        return "The largest moves"
+    flipped, shown = sum(b.turned.values()), len(b.largest)
+    return "Decisions that flipped" if shown == flipped else f"The {shown} largest of {flipped:,} flips"
 
 # %% ../nbs/19_flips.ipynb #5ae42501
 _MOST = 16  # Slices shown
