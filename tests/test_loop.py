@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from mlserve import loop
 from mlserve.errors import MlserveError
 from mlserve.loop import retrain
-from mlserve.registry import git, in_service, read_events
+from mlserve.registry import git, in_service, promote, read_events, rollback
+from mlserve.release import release
 from mlserve.remote import Folder
+from mlserve.retrain import train
 from mlserve.rounds import read_rounds
-from mlserve.settings import load_settings
+from mlserve.settings import Gate, load_settings
 from mlserve.store import read_pointer
 
 from .conftest import mlserve
@@ -66,9 +69,6 @@ SLOW = [
 
 @pytest.mark.parametrize("where", ["release", "promote", *SLOW])
 def test_a_round_that_was_cut_off_is_finished_by_the_next(wine, monkeypatch, where):
-    def cut(*_, **__):
-        raise Cut
-
     with monkeypatch.context() as patch, pytest.raises(Cut):
         patch.setattr(loop, {"collect": "_collect"}.get(where, where), cut)
         retrain(wine, now=1e9)
@@ -96,6 +96,51 @@ def test_a_round_that_fails_each_time_ends(wine, monkeypatch):
     assert retrain(wine, asked="I insist", now=1e9 + 360).exit_code == 12
     with pytest.raises(MlserveError, match="out of memory"):
         retrain(wine, now=1e9 + DAY + 200)
+
+
+def test_a_round_that_fails_is_remembered_as_such(wine, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(loop, "train", lambda *_: raises("no memory"))
+        retrain(wine, now=1e9)
+    (past,) = read_rounds(Folder(wine.root / "store"), "wine")
+    assert (past.result, past.says) == ("failed", "no memory")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(loop, "promote", lambda *_: raises("the store is away"))
+        retrain(wine, now=1e9 + 60)  # no pause after what failed
+    assert served(wine) is None
+    again = retrain(wine, now=1e9 + 120)
+    assert (again.version, again.promoted) == ("1.0.0", "prod") and "cut off after its release" in again.why
+    assert served(wine) == "1.0.0"
+
+
+def raises(text):
+    raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("by", ["a person", "the round"])
+def test_what_a_person_did_since_is_left_alone(wine, monkeypatch, by):
+    lenient = replace(wine, gate=Gate(margin=1, loss_margin=1000, slice_margin=1000, fairness_margin=1000))
+    store = Folder(wine.root / "store")
+    assert retrain(lenient, now=1e9).promoted == "prod"
+    (wine.root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 0.5\n")
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(loop, "train" if by == "a person" else "promote", cut)
+        retrain(lenient, asked="try", now=1e9 + DAY)
+    if by == "a person":
+        release(lenient, train(lenient).folder)
+    promote(wine, store, "wine", "1.0.1", "prod")
+    rollback(wine, store, "wine", "prod")
+    (past,) = read_rounds(store, "wine")[1:]
+    assert past.result == "" and loop.finish(lenient, store, "wine", past) is None
+    assert served(wine) == "1.0.0"
+    monkeypatch.setattr(loop, "what_moved", lambda *_: ("the rows moved",))
+    if by == "the round":  # and what it made is not made again
+        done = retrain(lenient, now=1e9 + 2 * DAY)
+        assert done.exit_code == 12 and "released as 1.0.1, which is not in service" in done.why
+
+
+def cut(*_, **__):
+    raise Cut
 
 
 def test_two_rounds_at_once(wine):

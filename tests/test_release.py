@@ -156,6 +156,67 @@ def test_a_failure_undoes_everything_at_once(project, monkeypatch, number):
         assert state(project) == before
 
 
+def elsewhere(project, number):
+    "Another bundle, trained in a folder of its own"
+    (project.root / "params.yaml").write_text(f"wine:\n  pipeline:\n    C: {1 + number / 10}\n")
+    git(project.root, "commit", "-qam", f"Try {number}")
+    return train(replace(project, model=replace(project.model, folder=Path("cache")))).folder
+
+
+def killing(owner, name, after=False):
+    "Stands for a function within which the process is killed"
+    real = getattr(owner, name)
+
+    def killed(*args, **kwargs):
+        if after:
+            real(*args, **kwargs)
+        raise Killed
+
+    return owner, name, killed
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after"),
+    [(module.shutil, "copytree", False), (module.shutil, "copytree", True), (module, "_set_aside", True)]
+    + [(module, "write_bundle", after) for after in (False, True)],
+)
+def test_killed_while_a_bundle_that_was_trained_elsewhere_takes_its_place(project, monkeypatch, owner, name, after):
+    release(project)
+    trained = elsewhere(project, 1)
+    before = state(project)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*killing(owner, name, after))
+        release(project, trained)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*killing(module, "_put_back", after))
+        recover(project)
+    assert recover(project) == "the release of wine@v1.0.1 was cut off and is undone"
+    assert state(project) == before
+    whole(project, release(project, trained).version)
+    assert sorted(p.name for p in (project.root / "models").iterdir()) == ["wine", "wine.dvc"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_store_that_is_down_leaves_nothing_of_what_was_trained_elsewhere(project, monkeypatch, first):
+    models = project.root / "models"
+    if first:
+        shutil.rmtree(models / "wine")
+    else:
+        release(project)
+    trained = elsewhere(project, 1)
+    was = {p.relative_to(models): p.read_bytes() for p in models.rglob("*") if p.is_file()}
+
+    def down(*_):
+        raise StoreError("the store does not answer")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="does not answer"):
+        patch.setattr(module, "check_objects", down)
+        release(project, trained)
+    assert {p.relative_to(models): p.read_bytes() for p in models.rglob("*") if p.is_file()} == was
+    whole(project, release(project, trained, notes={"Round": "7.0"}).version)
+    assert list(released(read_events(project.root, "wine")).values())[-1].notes["Round"] == "7.0"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("later", [0, 0.02, 0.1])
 @pytest.mark.parametrize("step", ["note", "number", "add", "push", "list", "commit", "tag"])
