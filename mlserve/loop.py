@@ -31,7 +31,7 @@ from .remote import NoStore, Objects, find_remote, open_store
 from .retrain import Step, train
 from .rounds import FAILED, NOTHING, RELEASED, Past, Picture, Round, as_html, as_markdown, read_rounds, remember
 from .settings import Settings
-from .triggers import Facts, brake, fallen, find_triggers, live
+from .triggers import Known, brake, fallen, find_triggers, live
 from .versus import compare_bundles
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Situation:
     "What there is before a round"
 
     champion: Champion  # None if nothing was released
-    facts: Facts
+    facts: Known
     inputs: str  # Names data, parameters and code
     rows: int  # Of the data
 
@@ -113,12 +113,12 @@ def _inputs(recipe: "Recipe", settings: Settings, data: str) -> str:
     return sha256(dump([data, params, code, mlserve.__version__])).hexdigest()[:16]
 
 
-def _earlier(pasts: tuple[Past, ...], inputs: str, now: float) -> Facts:
+def _earlier(pasts: tuple[Past, ...], inputs: str, now: float) -> Known:
     "What the rounds before this one say"
     ended = [past for past in pasts if past.ended]
     tried = next((f"{p.result}, {p.says}" for p in reversed(ended) if p.inputs == inputs and p.result != RELEASED), "")
     hours = tuple((now - past.began) / 3600 for past in pasts)
-    return Facts(tried=tried, hours=hours, cut_off=bool(pasts) and not pasts[-1].ended)
+    return Known(tried=tried, hours=hours, cut_off=bool(pasts) and not pasts[-1].ended)
 
 
 def _waits(events: tuple[Event, ...], champion: Event, pasts: tuple[Past, ...], inputs: str) -> str:

@@ -308,16 +308,25 @@ def _resume(pointer: Pointer, version: Event) -> Event:
     return Event(tag, name, pointer.version, stage, pointer.counter, version.commit, moment, "")
 
 
-def _ahead(pointer: Pointer | None, events: tuple[Event, ...], version: str) -> bool:
+def _ahead(settings: Settings, pointer: Pointer | None, events: tuple[Event, ...], target: Event) -> bool:
     "Does the pointer know of a promotion that the tags do not?"
     if pointer is None or pointer.tag in {e.tag for e in events}:
         return False
-    if pointer.version == version:
-        return True
-    raise RegistryError(
-        f"the store says that {pointer.tag} put {pointer.version} into {pointer.stage}, and there is no such tag here; run "
-        f"`git fetch --tags`, or, if that promotion was cut off, `mlserve promote {pointer.name}@v{pointer.version}` ends it"
+    told = (
+        f"the store says that {pointer.tag} put {pointer.version} into {pointer.stage}, and there is no such tag here"
     )
+    if pointer.version != target.version:
+        raise RegistryError(
+            f"{told}; run `git fetch --tags`, or, if that promotion was cut off, `mlserve promote "
+            f"{pointer.name}@v{pointer.version}` ends it"
+        )
+    here = tracked_at(settings, target).md5, target.notes.get("Manifest-SHA256", "")
+    if (pointer.md5, pointer.manifest) != here:
+        raise RegistryError(
+            f"{told}; that {pointer.version} is another bundle than {target.tag} here, so two clones gave one number: push the "
+            f"tags of the other clone, run `git fetch --tags --force`, and release again what was made here"
+        )
+    return True
 
 # %% ../nbs/23_registry.ipynb #46d47fe2
 def promote(
@@ -339,7 +348,7 @@ def promote(
         was = current.version if current else ""
         git(root, "var", "GIT_COMMITTER_IDENT")
         pointer = _pointer_now(store, name, stage) if store else None
-        if store and pointer and _ahead(pointer, events, version):
+        if store and pointer and _ahead(settings, pointer, events, target):
             _stage_tag(root, _resume(pointer, target))
             return Promotion(_tagged(root, name, pointer.tag), was, "completed")
         if current and was == version:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from hashlib import md5
 from pathlib import Path
@@ -30,7 +31,7 @@ from mlserve.registry import (
 )
 from mlserve.remote import Folder, ObjectDamaged, PointerMoved, StoreError
 from mlserve.settings import Settings
-from mlserve.store import object_path, pointer_path, read_pointer
+from mlserve.store import object_path, pointer_path, read_pointer, write_pointer
 
 GTO = Path(sys.executable).with_name("gto")
 START = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp())
@@ -386,3 +387,17 @@ def test_rollbacks_never_return_to_what_a_rollback_left(promoted):
 def test_versions_sort_as_semver_says():
     ordered = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0", "1.0.10", "1.2.0", "10.0.0"]
     assert sorted(reversed(ordered), key=by_number) == ordered
+
+
+def test_a_promotion_that_was_cut_off_is_ended_only_with_the_bundle_that_it_promoted(tmp_path):
+    project, store = repository(tmp_path / "project"), Folder(tmp_path / "store")
+    release(project, "wine", "1.0.0", store)
+    pointer = promote(project, store, "wine", "1.0.0", "prod") and read_pointer(store, "wine", "prod")
+    git(project.root, "tag", "-d", "wine#prod#1")  # as if it had been cut off before its tag
+    for other in (replace(pointer, md5="1" * 32 + ".dir"), replace(pointer, manifest="1" * 64)):
+        write_pointer(store, other, read_pointer(store, "wine", "prod"))
+        with pytest.raises(RegistryError, match=r"1\.0\.0 is another bundle than wine@v1\.0\.0 here"):
+            promote(project, store, "wine", "1.0.0", "prod")
+        assert git(project.root, "tag").split() == ["wine@v1.0.0"]
+    write_pointer(store, pointer, read_pointer(store, "wine", "prod"))
+    assert promote(project, store, "wine", "1.0.0", "prod").done == "completed"
