@@ -10,7 +10,7 @@ __all__ = ['QUESTIONS', 'LOOKS', 'RESERVED', 'SHIFTS', 'FRACTIONS', 'RECENT', 'M
 
 # %% ../nbs/40_drift.ipynb #48388887
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +181,7 @@ class State:
         default_factory=dict
     )  # Hits, of how many
     found: Mapping[str, int] = field(default_factory=dict)  # Question -> the look at which it was answered with yes
+    best: "Mapping[str, NDArray[Any]]" = field(default_factory=dict)  # Of each yes, the wealth when it was surest
 
 
 @dataclass(frozen=True)
@@ -291,14 +292,16 @@ def settle(
         question: bet(np.full(got.shape, -np.inf) if fresh else state.wealth[question], got)
         for question, got in paid_out.items()
     }
-    found, looks = dict(state.found), state.looks + 1
-    for question in wealth:
-        if question not in found and odds_of(monitor, wealth, question) >= log(alarm_at(monitor.rules)):
-            found[question] = looks
+    found, best, looks = dict(state.found), dict(state.best), state.looks + 1
+    for question, now in wealth.items():
+        least = odds_of(monitor, best, question) if question in best else log(alarm_at(monitor.rules))
+        if odds_of(monitor, wealth, question) >= least:
+            found.setdefault(question, looks)
+            best[question] = now
     labels = state.labels + int(counted["concept"][1][0])
     came = {question: (pair,) if pair[1].any() else () for question, pair in counted.items()}
     recent = {question: (*state.recent.get(question, ()), *pair)[-RECENT:] for question, pair in came.items()}
-    return State(looks, state.rows + rows, labels, wealth, recent, found)
+    return State(looks, state.rows + rows, labels, wealth, recent, found, best)
 
 
 def odds_of(
@@ -338,7 +341,7 @@ class Movement:
     about: str  # The share that moved most clearly: "age is at most 37"
     before: float  # Share of the reference's rows
     now: float  # Share of the rows since it moved, as far as the last seven looks show
-    odds: float  # Against "it has not moved", to one
+    odds: float  # Against "it has not moved", to one, when the question's were highest
     lasts: bool  # Do they still show it?
 
 
@@ -349,7 +352,7 @@ class Finding:
     question: str
     moved: bool
     since: int | None  # The look at which it was found
-    odds: float  # Against "nothing moved", to one
+    odds: float  # Against "nothing moved", to one; the highest so far if it was found
     text: str  # What it means
     movements: tuple[Movement, ...] = ()
 
@@ -423,7 +426,7 @@ def conclude(
     state: State,  # What is known
 ) -> Drift:  # In words and numbers
     "Say what moved"
-    findings = []
+    findings, state = [], replace(state, wealth={**state.wealth, **state.best})
     for question in state.wealth:
         since = state.found.get(question)
         moved, quiet = MEANS[question]

@@ -323,8 +323,8 @@ def _ahead(settings: Settings, pointer: Pointer | None, events: tuple[Event, ...
     here = tracked_at(settings, target).md5, target.notes.get("Manifest-SHA256", "")
     if (pointer.md5, pointer.manifest) != here:
         raise RegistryError(
-            f"{told}; that {pointer.version} is another bundle than {target.tag} here, so two clones gave one number: push the "
-            f"tags of the other clone, run `git fetch --tags --force`, and release again what was made here"
+            f"{told}; that {pointer.version} is another bundle than {target.tag} here, so two clones gave one number: push "
+            f"the tags of the other clone, run `git fetch --tags --force`, and release again what was made here"
         )
     return True
 

@@ -68,7 +68,7 @@ def by_day(
 
 # %% ../nbs/41_vigil.ipynb #37883217
 ENOUGH = 30  # Rows before which nothing is said
-CODES = {"quiet": 0, "drift": 10, "not enough data": 12}  # With which `mlserve drift` ends
+CODES = {"quiet": 0, "drift": 10, "not enough data": 11}  # With which `mlserve drift` ends
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def sentence(
         text += f"; the {most.about} went from {most.before:.3g} to {most.now:.3g}"
     else:
         text += f"; most clearly, {most.about} in {most.now:.1%} of the rows, in place of {most.before:.1%}"
-    return f"{text} (found {seen.days[finding.since - 1]}, odds {finding.odds:,.3g} to 1)"
+    return f"{text} (found {seen.days[finding.since - 1]}, odds up to {finding.odds:,.3g} to 1)"
 
 
 def as_text(
