@@ -58,6 +58,17 @@ def new_entries(
 _ARROW = {"boolean": "bool", "integer": "int64", "number": "float64", "date": "string"}
 
 
+def _truth(entry: Entry) -> Any:
+    if type(entry.truth) is not int or abs(entry.truth) < 2**63:
+        return entry.truth
+    try:
+        return float(entry.truth)
+    except OverflowError:  # an older mlserve took it
+        raise CannotCollect(
+            f"the truth of {entry.id} is too large for a number; tell the right one with `mlserve feedback`"
+        ) from None
+
+
 def as_arrow(
     contract: Contract,  # Of the model in service
     entries: Sequence[Entry],  # At least one
@@ -74,7 +85,7 @@ def as_arrow(
                 "make it nullable or not private, or leave it out of the features"
             )
         columns[field.name] = pa.array(values, type=_ARROW.get(field.kind, "string"))
-    columns[contract.output.target] = pa.array([entry.truth for entry in entries])
+    columns[contract.output.target] = pa.array([_truth(entry) for entry in entries])
     return pa.table(columns | {ID: pa.array([entry.id for entry in entries])})
 
 

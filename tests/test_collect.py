@@ -2,14 +2,15 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from mlserve.bundle import read_bundle
-from mlserve.collect import CannotCollect, collect
-from mlserve.contract import example
+from mlserve.collect import CannotCollect, as_arrow, collect
+from mlserve.contract import Contract, Output, example
 from mlserve.data import load_table
-from mlserve.database import new_id, open_journal, put_truths
+from mlserve.database import Entry, new_id, open_journal, put_truths
 from mlserve.journal import Answered, Source, write_answers
 from mlserve.recipe import find_recipe
 from mlserve.settings import load_settings
@@ -114,3 +115,11 @@ def test_two_that_collect_at_once_do_not_take_the_same(projects, tmp_path):
     put_truths(journal, [(ids[2], truth)])
     assert collect(journal, "wine", bundle.contract, tmp_path / "data").path.name == "000003.parquet"
     journal.close()
+
+
+def test_a_truth_that_no_number_holds_is_named():
+    contract = Contract((), Output("regression", "price"))
+    huge, large = (Entry(new_id(), "price", "1.0.0", {}, 9.5, None, truth, 0.0) for truth in (10**400, 10**19))
+    assert as_arrow(contract, [large, replace(large, truth=1)]).column("price").to_pylist() == [1e19, 1.0]
+    with pytest.raises(CannotCollect, match=f"the truth of {huge.id} is too large"):
+        as_arrow(contract, [large, huge])
