@@ -25,14 +25,14 @@ FILES = {
 }
 
 
-def run(folder, *command):
+def run(folder, *command, code=0):
     ada = {
         f"GIT_{role}_{key}": of for role in ("AUTHOR", "COMMITTER") for key, of in (("NAME", "A"), ("EMAIL", "a@b.c"))
     }
     env = environment(**ada) | {"PATH": f"{BIN}:/usr/bin:/bin"}
     done = subprocess.run(list(map(str, command)), cwd=folder, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
 
 
 @pytest.fixture
@@ -95,3 +95,28 @@ def test_what_a_night_makes_is_there_on_the_next_morning(hub, tmp_path):
     run(three, SCRIPT)
     assert [p.name for p in (three / "data/wine-increments").iterdir()] == ["000001.parquet"]  # nothing is taken twice
     assert "Collect" not in run(hub, "git", "log", "--format=%s", f"{before.strip()}..main")
+
+
+def test_a_branch_that_takes_no_push_still_learns_what_serves(hub, tmp_path):
+    (hub / "hooks/update").write_text('#!/bin/sh\n[ "$1" != refs/heads/main ]\n')
+    (hub / "hooks/update").chmod(0o755)
+    run(tmp_path, "git", "clone", "-q", hub, "one")
+    said = run(tmp_path / "one", SCRIPT, code=1)
+    assert "A new model was made." in said and "main takes no push; the tags are pushed" in said
+    assert run(hub, "git", "tag").split() == ["wine#prod#1", "wine@v1.0.0"]
+    assert run(hub, "git", "show", "wine@v1.0.0^{commit}:models/wine.dvc").startswith("outs:")
+
+
+def test_what_comes_true_between_collecting_and_retraining_is_kept(hub, tmp_path):
+    run(tmp_path, "git", "clone", "-q", hub, "one")
+    one = tmp_path / "one"
+    run(one, SCRIPT)
+    answered(one, 25, label=0)
+    (one / ".venv/bin").mkdir(parents=True)
+    late = one / ".venv/bin/mlserve"  # `mlserve collect` comes too early; what `mlserve retrain` collects is the same
+    late.write_text(f'#!/bin/sh\n[ "$1" = collect ] || exec {BIN}/mlserve "$@"\n')
+    late.chmod(0o755)
+    run(one, SCRIPT)
+    run(tmp_path, "git", "clone", "-q", hub, "two")
+    run(tmp_path / "two", "dvc", "pull", "-q", "data/wine-increments.dvc")
+    assert [p.name for p in (tmp_path / "two/data/wine-increments").iterdir()] == ["000001.parquet"]
