@@ -42,6 +42,14 @@ def test_the_working_copy_of_the_data_is_tracked(checkout, tmp_path):
     assert "up to date" in checkout("dvc", "status", "data")
 
 
+@pytest.mark.parametrize("file", ["models/census.dvc", "data/census-increments.dvc"])
+def test_commands_for_the_whole_project_see_what_is_released_and_collected(checkout, tmp_path, file):
+    name = Path(file).stem
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  hash: md5\n  path: {name}\n")
+    assert file in checkout("dvc", "status")  # and so does `dvc push`, and `dvc gc` leaves it alone
+
+
 @pytest.mark.slow
 def test_the_pipeline_runs_compares_and_experiments_beside_what_is_released(checkout, tmp_path):
     checkout("dvc", "repro", "-q")

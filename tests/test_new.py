@@ -1,5 +1,6 @@
 "`mlserve new`: what it decides, what it writes, what it refuses; and, slowly, whole projects from the first command on"
 
+import ast
 import json
 import re
 import resource
@@ -14,6 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mlserve import scaffold
@@ -235,9 +237,10 @@ def made(tmp_path_factory):
     return projects
 
 
-def run(project, *command):
-    env = environment(PYTHONPATH=project.folder, PATH=f"{MLSERVE.parent}:/usr/bin:/bin", OMP_NUM_THREADS=1)
-    done = subprocess.run(command, cwd=project.folder, env=env, capture_output=True, text=True, timeout=300)
+def run(project, *command, cwd=None):
+    env = environment(PYTHONPATH=cwd or project.folder, PATH=f"{MLSERVE.parent}:/usr/bin:/bin", OMP_NUM_THREADS=1)
+    env |= {f"GIT_{who}_{key}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    done = subprocess.run(command, cwd=cwd or project.folder, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -289,6 +292,55 @@ def test_the_recipes_train_and_answer(made):
         text=True,
     )
     assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_column_may_have_quotes_in_its_name(tmp_path):
+    path = tmp_path / "rivers.csv"
+    prices = [f"{k % 7 + k / 100}" for k in range(100)]
+    pd.DataFrame({"x": [k % 11 for k in range(100)], 'price "EUR" \\': prices}).to_csv(path, index=False)
+    made = scaffold.files(scaffold._about("rivers", propose(path, 'price "EUR" \\'), path))
+    said = 'Estimates price "EUR" \\ from 1 columns'
+    assert ast.get_docstring(ast.parse(made["rivers/__init__.py"])) == said
+    assert yaml.safe_load(made["dvc.yaml"])["artifacts"]["rivers"]["desc"] == said
+
+
+@pytest.mark.new
+def test_a_project_with_large_data_releases_promotes_and_has_its_nights(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaffold, "LARGE", 0)
+    path, target, _ = TABLES["visits"](tmp_path)
+    project = create("visits", path, target, tmp_path, pinned=False)
+    with (project.folder / "params.yaml").open("a") as params:
+        params.write("  pipeline: {max_iter: 20}\n")
+
+    def night(folder):
+        return run(project, ".ci/retrain", cwd=folder)
+
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-qm", "Begin")
+    assert "no store is set" in night(project.folder)
+    run(project, "dvc", "remote", "add", "-q", "-d", "team", str(tmp_path / "store"))
+    run(project, "dvc", "add", "-q", "data/visits.parquet")
+    run(project, "dvc", "push", "-q")
+    run(project, "mlserve", "train")
+    assert "released visits@v1.0.0" in run(project, "mlserve", "release")
+    run(project, "mlserve", "promote", "visits@v1.0.0")
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-qm", "The data is in the store")
+    kept = run(project, "git", "ls-files").split()
+    assert {"data/visits.parquet.dvc", "models/visits.dvc", ".dvc/.gitignore"} <= set(kept)
+    assert not [name for name in kept if name.startswith(("trained", "cache", "reports", "store", ".dvc/cache"))]
+    run(project, "make", "-o", ".venv/.ready", "clean")
+    assert run(project, "git", "status", "--porcelain") == ""
+    run(project, "dvc", "repro", "-q")
+    assert (project.folder / "trained/visits/manifest.json").is_file()
+
+    clone = tmp_path / "clone"
+    run(project, "git", "clone", "-q", project.folder, clone, cwd=tmp_path)
+    run(project, "make", "-o", ".venv/.ready", "data", cwd=clone)
+    assert (clone / "data/visits.parquet").read_bytes() == path.read_bytes()
+    (clone / "data/visits.parquet").unlink()
+    assert "There is nothing to do." in night(clone)
+    assert read_bundle(clone / "models/visits").manifest.version == "1.0.0"
 
 
 def test_what_a_project_serves_with_is_installed_where_it_is_made():

@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 FILES = {
     "settings.ini": "[model]\nrecipe = mlserve.examples.wine:recipe\nname = wine\n[compare]\nrefits = 0\n"
     "[retrain]\nrows = 20\ncool_down = 0\n",
-    ".gitignore": "/models/*\n!/models/*.dvc\n/data/*\n!/data/*.dvc\n/cache/\n/reports/\n/journal/\n",
+    ".gitignore": "/models/?*\n!/models/*.dvc\n/data/?*\n!/data/*.dvc\n/cache/\n/reports/\n/journal/\n",
     ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
     ".dvc/config": "[core]\n    remote = team\n['remote \"team\"']\n    url = ../../store\n    verify = true\n",
 }
