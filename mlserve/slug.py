@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from .archive import slug_files, tarball, unpack
+from .archive import baked, slug_files, tarball, unpack
 from .bundle import Bundle, find_bundle, read_bundle
 from .errors import MlserveError
 from .follow import meant, pinned
@@ -56,10 +56,11 @@ class Built:
     ) -> dict[str, str]:
         "What a process of the slug finds in its environment"
         (packages,) = self.prefix.glob("lib/python*/site-packages")
-        kept = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "TMPDIR", "AWS_CONFIG_FILE")}
+        kept = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "TMPDIR")}
         path = os.pathsep.join([str(self.prefix / "bin"), os.defpath])
         told = {"PATH": path, "PYTHONPATH": f"{self.app}{os.pathsep}{packages}", "PYTHONNOUSERSITE": "1"}
-        return kept | told | {"PYTHONUNBUFFERED": "1"} | more
+        store = {"MLSERVE_STORE_URL": str(self.app.with_name("no-store"))}  # the model is the one brought along
+        return kept | told | store | {"PYTHONUNBUFFERED": "1"} | more
 
 
 def _run(command: list[str], what: str, **options: object) -> None:
@@ -79,6 +80,8 @@ def build(
     files = slug_files(settings)
     if "requirements.txt" not in files:
         raise NoSlug("there is no requirements.txt in the commit, from which Heroku installs; run: make requirements")
+    if not baked(settings):
+        raise NoSlug(f"there is no model in {settings.model.folder} to bring along; run `mlserve train`")
     unpack(files, slug.app)
     step("install the requirements into an empty prefix")
     pip = [sys.executable, "-m", "pip", "install", "--ignore-installed", "--no-input", "--disable-pip-version-check"]

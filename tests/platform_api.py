@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -45,6 +46,7 @@ class Heroku:
         archive = self.sources[blob["url"].rsplit("/", 1)[1]]
         number = str(len(self.builds) + 1)
         made = {"id": number, "status": "pending", "source_blob": blob, "output_stream_url": f"{self.url}/log/{number}"}
+        made["started_at"] = f"2026-12-01T00:00:{len(self.builds):02}Z"
         self.builds.append(made)
         assert blob["checksum"] == f"SHA256:{sha256(archive).hexdigest()}"
         slug = self.folder / f"slug-{number}"
@@ -98,8 +100,8 @@ class Heroku:
             self.web.wait(timeout=40)
             self.web = None
 
-    def answer(self, method, path, body):
-        "(status, JSON) for a request"
+    def answer(self, method, path, body, wanted=""):
+        "(status, JSON) for a request; `wanted` is its Range"
         parts = path.strip("/").split("/")
         if path == "/apps":
             self.apps[body["name"]] = self.app(body["name"])
@@ -122,7 +124,16 @@ class Heroku:
         every = self.builds if kind == "builds" else self.releases
         if number:
             return 200, next(one for one in every if one["id"] == number)
-        return 206, every[::-1]
+        return 206, self.page(kind, every, wanted)
+
+    def page(self, kind, every, wanted):
+        "What a Range asks for; without one the first 200 by id, which says nothing about their age"
+        field, order, most = "id", "asc", 200
+        if wanted:
+            field, order, most = re.fullmatch(r"(\w+) \.\.; order=(asc|desc),max=(\d+)", wanted).groups()
+        assert field in {"builds": ("id", "started_at"), "releases": ("id", "version")}[kind] and int(most) <= 1000
+        key = (lambda one: sha256(one["id"].encode()).digest()) if field == "id" else (lambda one: one[field])
+        return sorted(every, key=key, reverse=order == "desc")[: int(most)]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -161,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {})
 
     def do(self, body):
-        status, content = self.heroku.answer(self.command, self.path, body)
+        status, content = self.heroku.answer(self.command, self.path, body, self.headers.get("Range", ""))
         if self.heroku.fails(f"{self.command} {self.path.rsplit('/', 1)[1]}"):
             return self.connection.close()  # done, but nobody hears of it
         if self.command == "GET" and self.heroku.fails("busy"):

@@ -16,7 +16,8 @@ from mlserve.heroku import (
     deploy,
     deploy_and_try,
     find_app,
-    plan,
+    outputs,
+    pack,
     probe_of,
     release_before,
     rollback,
@@ -59,7 +60,7 @@ def again(project, name="note"):
 def try_it(heroku, project, key=""):
     settings = load_settings(project, environ={})
     lines = []
-    made = plan(settings, "demo")
+    made = pack(settings, "demo")
     done = deploy_and_try(Platform("key", heroku.url, pause=0.05), made, probe_of(settings), lines.append, 0.5, key)
     return done, lines
 
@@ -79,7 +80,9 @@ def test_a_commit_is_built_released_tried_out_and_taken_back(project, tmp_path):
         with pytest.raises(SmokeFailed, match=r"^/predict answers 401; set PREDICT_KEY to a key for predictions$"):
             smoke(first.url, first.commit, probe_of(load_settings(project, environ={})), 1)
         told = mlserve(project, "deploy", "smoke", first.url, "--commit", first.commit, PREDICT_KEY=key)
-        assert told.returncode == 0 and "answers at commit" in told.stdout
+        assert told.returncode == 0 and "8 rows of its probe right" in told.stdout
+        said = outputs(first)  # which a workflow's log shows
+        assert said == f"url={first.url}\nprevious=\n"
         again(project)
         heroku.faults |= {"wrong"}  # the second release does not say what it is
         with pytest.raises(
@@ -128,7 +131,7 @@ def test_what_the_network_loses_is_asked_for_again(project, tmp_path, fault):
         if fault == "POST builds":  # the build began; the newest build tells
             heroku.build = pending_first(heroku)
         settings = load_settings(project, environ={})
-        done = deploy(Platform("key", heroku.url, pause=0.02), plan(settings, "demo"))
+        done = deploy(Platform("key", heroku.url, pause=0.02), pack(settings, "demo"))
         assert done.release == "release-1" and len(heroku.builds) == len(heroku.releases) == 1
 
 
@@ -139,8 +142,8 @@ def pending_first(heroku):
         made = build(app, blob)
         made["status"] = "pending"
 
-        def answer(method, path, body):
-            said = asked(method, path, body)
+        def answer(method, path, body, wanted=""):
+            said = asked(method, path, body, wanted)
             if path.endswith("/builds/1"):
                 made["status"] = "succeeded"
             return said
@@ -154,14 +157,14 @@ def pending_first(heroku):
 def test_an_upload_that_breaks_changes_nothing(project, tmp_path):
     with stand_in(tmp_path, "upload") as heroku:
         with pytest.raises(NetworkLost, match="nothing has changed"):
-            deploy(Platform("key", heroku.url, pause=0.02), plan(load_settings(project, environ={}), "demo"))
+            deploy(Platform("key", heroku.url, pause=0.02), pack(load_settings(project, environ={}), "demo"))
         assert not heroku.builds and not heroku.releases
 
 
 def test_a_failed_build_is_told_and_releases_nothing(project, tmp_path):
     plan_file = next(project.glob("models/*/plan.bin"))
     settings = load_settings(project, environ={})
-    made = plan(settings, "demo")
+    made = pack(settings, "demo")
     assert plan_file.is_file()
     with stand_in(tmp_path, "build") as heroku:
         with pytest.raises(NotDeployed, match="the build failed"):
@@ -176,7 +179,7 @@ def test_the_network_away_and_a_wrong_key_are_sentences(project, tmp_path):
         assert told.returncode == 17 and "Invalid credentials" in told.stderr and "Traceback" not in told.stderr
         assert "wrong" not in told.stderr + told.stdout
         url = heroku.url
-    made = plan(load_settings(project, environ={}), "demo")
+    made = pack(load_settings(project, environ={}), "demo")
     with pytest.raises(NetworkLost, match="cannot be reached"):
         deploy(Platform("key", url, tries=2, pause=0.01), made)
 

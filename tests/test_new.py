@@ -453,6 +453,8 @@ def test_the_command_shows_an_update_before_it_writes(made, tmp_path):
     (folder / "Procfile").write_bytes(old)
     noted["files"]["Procfile"] = scaffold._hash(old)
     (folder / ".mlserve.json").write_text(json.dumps(noted))
+    told = json.loads(mlserve(folder, "new", "--update", "--json").stdout)
+    assert (told["changed"], told["written"]) == (["Procfile"], False) and "-# as an older" in told["diff"]
     shown = mlserve(folder, "new", "--update").stdout
     assert "-# as an older" in shown and "nothing was written" in shown and (folder / "Procfile").read_bytes() == old
     assert "1 file written" in mlserve(folder, "new", "--update", "--yes").stdout

@@ -117,6 +117,16 @@ def test_what_is_broken_is_found_and_nothing_else(tmp_path, name):
     assert "\n" not in found[name].message and "Traceback" not in found[name].message
 
 
+@pytest.mark.parametrize(
+    "options", ["--workers ${WEB_CONCURRENCY:-2}", "--timeout-keep-alive ${KEEP:-95}", "--workers $WEB_CONCURRENCY"]
+)
+def test_an_option_may_be_a_variable(tmp_path, options):
+    sound = web(f"python -m mlserve serve --host 0.0.0.0 {options}")
+    assert [f for f in look(facts(tmp_path, **sound)) if f.state != "ok"] == []
+    heavy = [f.name for f in look(facts(tmp_path, environ={"WEB_CONCURRENCY": "9"}, **sound)) if f.state != "ok"]
+    assert heavy == ["heroku: workers and memory"]
+
+
 def test_the_command_looks_at_the_commit(census):
     told = mlserve(census, "doctor", "--heroku")
     assert told.returncode == 1 and "has no commit" in told.stdout and "Traceback" not in told.stderr
