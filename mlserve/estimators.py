@@ -435,11 +435,7 @@ def _calibrated(build: Builder, step: Any, features: Features, sparse: bool) -> 
 def _threshold(build: Builder, step: Any, features: Features, sparse: bool) -> Scores:
     inner = estimate(build, step.estimator_, features, sparse)
     classes = labels_of(step)
-    knot = float(
-        getattr(step, "best_threshold_", getattr(step, "threshold", 0.5))
-        if hasattr(step, "best_threshold_")
-        else _fixed(step, inner)
-    )
+    knot = float(step.best_threshold_) if hasattr(step, "best_threshold_") else _fixed(step, inner)
     by_proba = bool(inner.proba) and step.response_method != "decision_function"
     positive = 1 if getattr(step, "pos_label", None) is None else classes.index(step.pos_label)
     score = inner.proba[positive] if by_proba else inner.decision[0]

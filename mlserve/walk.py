@@ -108,7 +108,7 @@ def _piece(op: Op) -> Number:
             return x
         origin, *coefficients = pieces[bisect_left(knots, x)]
         value, x = coefficients[degree], x - origin
-        for c in coefficients[degree - 1 :: -1] if degree else ():
+        for c in coefficients[degree - 1 :: -1]:
             value = value * x + c
         return value
 
