@@ -140,7 +140,6 @@ def test_a_wrong_setting_stops_the_command(census, env, said):
     assert done.returncode in (2, 8) and said in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.xfail(reason="train ends with a traceback where it cannot write its bundle")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     folder = make_project(tmp_path / "wine", "wine")
     (folder / "models").write_text("")  # not even root may make a folder in it
