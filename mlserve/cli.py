@@ -7,7 +7,7 @@ __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'St
            'App_', 'say', 'FileFailed', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
            'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'drift', 'release',
            'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
-           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version', 'main']
+           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -23,7 +23,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 import mlserve
-from .errors import MlserveError, as_json
+from .errors import MlserveError, as_json, as_text
 from .settings import load_settings
 
 # %% ../nbs/45_cli.ipynb #8a27abdb
@@ -70,8 +70,7 @@ def told(
             if kwargs.get("json_"):
                 print(json.dumps(as_json(failed), ensure_ascii=False))
             else:
-                lines = [str(failed), *(f"  {f}" for f in failed.fields[1:])]
-                typer.echo("\n".join(["mlserve: " + lines[0], *lines[1:]]), err=True)
+                typer.echo(as_text(failed), err=True)
             raise typer.Exit(failed.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -905,8 +904,3 @@ def doctor(
 def version(json_: Json = False) -> None:
     "Print the version of mlserve."
     say(mlserve.__version__, {"version": mlserve.__version__}, json_)
-
-
-def main() -> None:
-    "The command `mlserve`"
-    app()
