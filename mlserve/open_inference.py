@@ -104,13 +104,16 @@ def _parts(body: bytes, length: str | None) -> tuple[Any, bytes]:
     return read_json(body[: int(length)]), body[int(length) :]
 
 
-def _wanted(given: Mapping[str, Any], tensors: Sequence[Tensor]) -> tuple[list[Tensor], frozenset[str]]:
+def _wanted(given: Mapping[str, Any], known: Sequence[str]) -> tuple[list[str], frozenset[str]]:
     "The outputs that are asked for, and which of them as bytes"
-    asked, known = given.get("outputs") or [{"name": t.name} for t in tensors], {t.name: t for t in tensors}
+    asked = given.get("outputs") or [{"name": name} for name in known]
     if not isinstance(asked, list) or not all(isinstance(a, Mapping) and a.get("name") in known for a in asked):
         raise BadTensor(f"outputs must be a list of objects, each with a name out of {', '.join(known)}")
+    names = [a["name"] for a in asked]
+    if len(set(names)) < len(names):
+        raise BadTensor("two outputs have the same name; ask for each once")
     usual = _parameter(given, "binary_data_output", False)
-    return [known[a["name"]] for a in asked], frozenset(a["name"] for a in asked if _parameter(a, "binary_data", usual))
+    return names, frozenset(a["name"] for a in asked if _parameter(a, "binary_data", usual))
 
 
 def _parameter(given: Mapping[str, Any], name: str, usual: bool) -> bool:
@@ -133,11 +136,12 @@ async def infer(
     given, data = _parts(await request.body(), request.headers.get(_JSON_LENGTH))
     if not isinstance(given, Mapping) or not isinstance(given.get("id", ""), str):
         raise BadTensor("the request must be an object with inputs, and its id, if there is one, must be text")
+    names, binary = _wanted(given, [tensor.name for tensor in outputs_of(model, ())])
     answers = await answer_rows(
         service, model, request.scope, rows_from(model.contract, read_inputs(given.get("inputs"), data))
     )
-    tensors, binary = _wanted(given, outputs_of(model, answers))
-    outputs, behind = write_outputs(tensors, binary)
+    made = {tensor.name: tensor for tensor in outputs_of(model, answers)}
+    outputs, behind = write_outputs([made[name] for name in names], binary)
     named = {"id": given["id"]} if given.get("id") else {}
     told = write_json({"model_name": model.name, "model_version": model.version, **named, "outputs": outputs})
     headers = version_headers(model) | ({_JSON_LENGTH: str(len(told))} if binary else {})
