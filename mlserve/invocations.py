@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from .bodies import CSV, JSON, UnsupportedMediaType, body_format, read_body, rows_of
+from .bodies import CSV, JSON, UnsupportedMediaType, body_format, check_names, read_body, rows_of
 from .contract import Contract
 from .errors import FieldError, InvalidRows, MlserveError
 from .score import Model
@@ -42,6 +42,7 @@ def _split(contract: Contract, given: Any) -> list[Any]:
         raise BadInvocation("dataframe_split must be an object with columns, a list of names, and data")
     if len(set(columns)) < len(columns):
         raise BadInvocation("dataframe_split names a column twice; name each once")
+    check_names(contract, columns)
     return _by_position(columns, given.get("data"), "data")
 
 

@@ -201,16 +201,32 @@ def test_rows_that_are_only_claimed_are_not_unpacked(claimed):
     assert told.value.status == 413
 
 
-def test_a_long_text_that_many_rows_share_is_held_once():
-    body = stream({"note": SHARED, "age": [1] * 50_000, "member": [True] * 50_000})
-    assert len(body) < 2**20
-    rows = rows_in(ARROW, body)
+def test_a_text_that_many_rows_share_is_held_once():
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 50_000, pa.int8()), ["x" * 600])
+    rows = rows_in(ARROW, stream({"note": shared, "age": [1] * 50_000, "member": [True] * 50_000}))
     assert len({id(row["note"]) for row in rows}) == 1 and len(rows) == 50_000
-    view = struct.pack("<i4sii", 2000, b"xxxx", 0, 0)  # length, first letters, which buffer, where in it
-    buffers = [None, pa.py_buffer(view * 30_000), pa.py_buffer(b"x" * 2000)]
-    views = pa.Array.from_buffers(pa.string_view(), 30_000, buffers)
-    with pytest.raises(MlserveError):
-        rows_in(ARROW, stream({"note": views, "age": [1] * 30_000, "member": [True] * 30_000}))
+
+
+def views(count, length=2000):
+    "Texts that all lie in the same place"
+    view = struct.pack("<i4sii", length, b"xxxx", 0, 0)  # length, first letters, which buffer, where in it
+    buffers = [None, pa.py_buffer(view * count), pa.py_buffer(b"x" * length)]
+    return pa.Array.from_buffers(pa.string_view(), count, buffers)
+
+
+LONG = {
+    "a dictionary": SHARED,
+    "views": views(30_000),
+    "a dictionary of views": pa.DictionaryArray.from_arrays(pa.array(range(30_000), pa.int32()), views(30_000)),
+    "many batches": pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([0] * 500), ["x" * 10_000])] * 10),
+}
+
+
+@pytest.mark.parametrize("note", LONG.values(), ids=LONG)
+def test_rows_of_more_text_than_their_body_are_refused(note):
+    body = stream({"note": note, "age": [1] * len(note), "member": [True] * len(note)})
+    with pytest.raises(bodies.TooMuchText, match="send fewer at a time"):
+        rows_in(ARROW, body)
 
 
 def test_arrow_of_every_usual_type():
