@@ -16,13 +16,13 @@ from mlserve.store import Pointer, manifest_digest, object_path, read_pointer, w
 CONTRACT = Contract((Field("age", "integer"),), Output("regression", "income", unit="USD"))
 
 
-def make_bundle(folder, version, rate, probe_rate):
+def make_bundle(folder, version, rate, probe_rate, engine="plan"):
     "A model that pays so much for each year of age"
     plan = Plan((Input("age", "number"),), (Op("linear", (0,), (0.0, rate)),), (1,))
     probe = {"rows": [{"age": 40}], "values": [40 * probe_rate], "probabilities": [[]]}
     files = {"contract.json": dump(to_json(CONTRACT)), "probe.json": dump(probe), "plan.bin": to_bytes(plan)}
     lineage = Lineage("notes:recipe", "0" * 64, 10, 2, {}, 0, "0.1.0", {})
-    return write_bundle(folder, Manifest("pay", version, "plan", lineage, {}, {}), files)
+    return write_bundle(folder, Manifest("pay", version, engine, lineage, {}, {}), files)
 
 
 def rate_of(version):
@@ -67,9 +67,8 @@ class Shop:
 
     def release(self, version, fault=""):
         "Put a model into the store; `fault` says what is wrong with it"
-        made = make_bundle(
-            self.scratch / version, version, rate_of(version), rate_of(version) + (fault == "wrong probe")
-        )
+        rate, engine = rate_of(version), "sklearn" if fault == "other engine" else "plan"
+        made = make_bundle(self.scratch / version, version, rate, rate + (fault == "wrong probe"), engine)
         names = sorted([*made.manifest.files, "manifest.json"])
         listed = [{"md5": self.put((made.folder / n).read_bytes()), "relpath": n} for n in names]
         folder = self.put(json.dumps(listed).encode(), ".dir") + ".dir"

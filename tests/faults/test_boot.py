@@ -114,6 +114,17 @@ def test_a_model_that_stands_here_is_served_and_nothing_is_asked_for(project, sh
     assert begun.model.version == made.version and not begun.fault
 
 
+def test_a_baked_model_answers_where_the_engine_of_the_one_in_service_is_not_installed(project, shop, monkeypatch):
+    remote(project, shop.url)
+    shop.release("1.1.0")
+    shutil.copytree(shop.scratch / "1.1.0", project / "models" / "pay")
+    shop.promote(shop.release("1.2.0", "other engine"))
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    begun = first_model(settings_of(project, MLSERVE_FOLLOW_EVERY="15"), dyno=True)
+    assert begun.model.version == "1.1.0"
+    assert begun.fault == "the model in the store cannot be loaded; release it again"
+
+
 def test_what_is_in_service_or_tracked_is_fetched_and_baked(project, shop):
     remote(project, shop.url)
     first, second = shop.release("1.1.0"), shop.release("1.2.0")
