@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from .access import Door, access_of, told
 from .bundle import find_bundle
+from .drain import running_server
 from .follow import Begun, Follower, beside, find_place, first_model
 from .guard import App, Guard
 from .journal import Journal
@@ -25,7 +26,7 @@ from .later import Later
 from .metrics import Metrics
 from .rate import Rate
 from .remote import NoStore
-from .serve import application, errors_told, run
+from .serve import application, errors_told, is_untold, run
 from .serving import Draining, Service
 from .settings import Settings, load_settings
 from .shadow import Shadow
@@ -112,10 +113,11 @@ def create(
     settings: Settings,  # Where the model is
     drain: Draining,  # Whether the process was told to stop
     measures: Metrics,  # Counts requests
+    host: str | None = None,  # Where it listens; as the settings say if not given
 ) -> App:  # An ASGI application
     "The application of the project's model"
     begun = first_model(settings, on_dyno())
-    access = access_of(settings.access, settings.serve.host, on_dyno())
+    access = access_of(settings.access, settings.serve.host if host is None else host, on_dyno())
     journal = Journal(settings.journal, settings.path(settings.journal.folder), measures.cell, on_dyno())
     service = Service(begun.model, drain, measures, access=access, journal=journal, during=[journal.running])
     if settings.shadow.folder or settings.shadow.stage:
@@ -127,13 +129,22 @@ def create(
     return behind_door(Lane(Later(service, partial(all_routes, service)), service), service, settings)
 
 
+def _host(settings: Settings) -> str:
+    "Where the server that somebody started listens; empty where that is not known, so that anybody may reach it"
+    server = running_server()
+    if server is None or server.config.uds or server.config.fd is not None:
+        return ""
+    return settings.serve.host if is_untold(server.config) else server.config.host
+
+
 def asgi(
     settings: Settings | None = None,  # What holds; read from the working folder if not given
 ) -> Guard:  # For any ASGI server
     "The whole service as an ASGI application; a server that cannot start ends with one sentence"
     is_server = "uvicorn" in Path(sys.argv[0]).parts[-2:]  # bin/uvicorn, or uvicorn/__main__.py
     with errors_told() if is_server else nullcontext():
-        return application(settings or load_settings(), create)
+        settings = settings or load_settings()
+        return application(settings, partial(create, host=_host(settings)))
 
 
 def serve(

@@ -152,13 +152,15 @@ def s3():
 
 
 class Service:
-    "A running service"
+    "A running service, by `mlserve serve` or by uvicorn with some options"
 
-    def __init__(self, folder, **env):
+    def __init__(self, folder, *uvicorn, **env):
         self.port = free_port()
+        given = ["uvicorn", "--factory", "mlserve.service:asgi", "--port", str(self.port), *uvicorn]
+        command, *options = given if uvicorn else ["mlserve", "serve"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            [MLSERVE, "serve"],
+            [MLSERVE.with_name(command), *options],
             cwd=folder,
             env=environment(PORT=self.port, **env),
             stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from mlserve.access import NEEDED, route_of
 from mlserve.drain import Drain
 from mlserve.metrics import Metrics
-from mlserve.service import create
+from mlserve.service import asgi, create
 from mlserve.settings import BadSettings, Keys, load_settings
 from tests.conftest import Service
 
@@ -124,6 +124,37 @@ def test_without_keys_prediction_is_open_and_a_dyno_has_no_admin_routes(open_ser
     assert refused.json() == dyno.post("/v2/nothing").json()
     public = open_service(MLSERVE_SERVE_HOST="0.0.0.0")
     assert public.post("/v2/repository/models/census/load").status_code == 404
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 404)])
+def test_admin_routes_are_for_whom_uvicorn_lets_in(projects, host, status):
+    running = Service(projects["census"], "--host", host, MLSERVE_SERVE_DRAIN=0.1)
+    try:
+        assert httpx.post(f"{running.url}/v2/repository/models/census/load").status_code == status
+    finally:
+        running.stop()
+
+
+def test_a_server_that_does_not_say_where_it_listens_has_no_admin_routes(projects):
+    with TestClient(asgi(load_settings(projects["census"], environ={}))) as client:
+        assert client.post("/predict", json=row(client)).status_code == 200
+        assert client.post("/v2/repository/models/census/load").status_code == 404
+
+
+def test_below_a_root_path_the_same_routes_need_the_same_keys(projects):
+    running = Service(projects["census"], "--root-path", "/api", MLSERVE_SERVE_DRAIN=0.1, **KEYS)
+    try:
+        with httpx.Client(base_url=running.url) as client:
+            given, infer = row(client), "/v2/models/census/infer"
+            assert client.get("/health/live").status_code == 200
+            assert [client.post(path, json=given).status_code for path in SHAPES if path != "/metrics"] == [401] * 6
+            assert client.post(infer, json=given).json().keys() == {"error"}
+            assert client.post(infer, json=given, headers=bearer(OLD)).json().keys() == {"error"}
+            for sent in (given, [given]):
+                assert client.post("/predict", json=sent, headers=bearer(OLD)).status_code == 200
+            assert client.get("/openapi.json").json()["servers"] == [{"url": "/api"}]
+    finally:
+        running.stop()
 
 
 def test_every_route_says_what_it_needs(open_service):
