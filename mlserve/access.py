@@ -20,7 +20,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import settings
-from .answers import error_messages
+from .answers import error_messages, route_path
 from .errors import MlserveError
 from .rate import Rate
 from .shortcut import AtOnce, shortcut_of
@@ -280,13 +280,13 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        start = time.perf_counter()
-        route, needed = route_of(scope["path"])
+        start, path = time.perf_counter(), route_path(scope)
+        route, needed = route_of(path)
         try:
             if needed is not None and (route != "unknown" or self.access.closed):
                 admit(self.access, self.rate, scope, needed)
         except MlserveError as refused:
-            for message in error_messages(refused, path=scope["path"]):
+            for message in error_messages(refused, path=path):
                 await send(message)
             method = scope["method"] if route != "unknown" else "unknown"
             return self.measures.observe(route, refused.status, time.perf_counter() - start, method)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mlserve
 from .access import Access
-from .answers import in_dialect
+from .answers import in_dialect, route_path
 from mlserve.bodies import (
     ARROW,
     CSV,
@@ -263,12 +263,12 @@ class Measured:
 def _add_errors(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, MlserveError)
-        return error_response(error, request.scope["path"])
+        return error_response(error, route_path(request.scope))
 
     async def frameworks(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         allow = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
-        return error_response(_from_framework(error), request.scope["path"], allow)
+        return error_response(_from_framework(error), route_path(request.scope), allow)
 
     app.add_exception_handler(MlserveError, ours)
     app.add_exception_handler(HTTPException, frameworks)

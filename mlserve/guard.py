@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, MutableSequence
 from typing import Any
 
-from .answers import Headers, Message, as_error, error_messages, with_policy
+from .answers import Headers, Message, as_error, error_messages, route_path, with_policy
 from .drain import Drain
 from .errors import MlserveError
 from .settings import Serve
@@ -362,7 +362,7 @@ class Guard:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        exchange = Exchange(receive, send, self.drain, scope.get("path", ""))
+        exchange = Exchange(receive, send, self.drain, route_path(scope))
         under_way = self.under_way
         try:
             length = body_length(scope["headers"], scope["http_version"])

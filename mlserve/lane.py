@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .answers import Headers, with_policy
+from .answers import Headers, route_path, with_policy
 from .contract import EXACT, Contract, Field
 from .database import new_id
 from .journal import Record, forgetting
@@ -191,7 +191,7 @@ class Lane:
         return b"%b%d%b%b" % (self._before, len(made), self._behind, made)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or route_path(scope) != "/predict":
             return await self.app(scope, receive, send)
         if self.service.model is not self._model:
             self._follow(self.service.model)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .answers import in_dialect
+from .answers import in_dialect, route_path
 from .bodies import JSON
 from .errors import MlserveError
 from .serving import WATCHED, Service, Watched
@@ -36,9 +36,10 @@ class Later:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._live(receive, send)
-        watched = WATCHED.get(scope["path"]) if scope["method"] == "GET" and not scope.get("root_path") else None
+        path = route_path(scope)
+        watched = WATCHED.get(path) if scope["method"] == "GET" else None
         if watched:
-            return await self._tell(watched, scope["path"], send)
+            return await self._tell(watched, path, send)
         app = self.made or await self._make()
         await app(scope, receive, send)
 

@@ -35,8 +35,9 @@ async def asked(app, method, path, body=b"", type_=b"application/json"):
     async def send(message):
         sent.append(message)
     headers = [(b"host", b"127.0.0.1"), (b"content-type", type_), (b"content-length", b"%d" % len(body))]
-    scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode()}
-    scope |= {"root_path": "", "query_string": b"", "scheme": "http", "headers": headers, "client": ("127.0.0.1", 5000)}
+    root = sys.argv[2]
+    scope = {"type": "http", "http_version": "1.1", "method": method, "path": root + path, "raw_path": path.encode()}
+    scope |= {"root_path": root, "query_string": b"", "scheme": "http", "headers": headers, "client": ("127.0.0.1", 5000)}
     await app(scope, receive, send)
     return sent[0]["status"]
 
@@ -56,11 +57,12 @@ asyncio.run(main())
 """
 
 
-def test_the_framework_is_loaded_when_only_it_can_answer(projects):
+@pytest.mark.parametrize("root", ["", "/api"])
+def test_the_framework_is_loaded_when_only_it_can_answer(projects, root):
     project = projects["census"]
     row = example(load_model(read_bundle(find_bundle(project / "models", "census"))).contract)
     done = subprocess.run(
-        [sys.executable, "-c", ASKING, json.dumps(row)], cwd=project, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", ASKING, json.dumps(row), root], cwd=project, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
