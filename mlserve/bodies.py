@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON', 'CSV', 'ARROW', 'MOST_ROWS', 'MOST_TEXT', 'UnsupportedMediaType', 'NotAcceptable', 'BadBody', 'TooMuchText',
-           'TooManyRows', 'formats', 'check_names', 'rows_of', 'from_text', 'from_arrow', 'body_format', 'read_body',
-           'answer_format', 'flat', 'answer_columns', 'write_answers']
+           'TooManyRows', 'formats', 'check_names', 'rows_of', 'from_text', 'from_arrow', 'media_type', 'body_format',
+           'read_body', 'wishes_in', 'liking', 'answer_format', 'flat', 'answer_columns', 'write_answers']
 
 # %% ../nbs/31_bodies.ipynb #59ed2292
 import csv
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -301,18 +301,26 @@ _READ: dict[str, Callable[[Contract, bytes], tuple[list[Any], bool]]] = {
 }
 
 
+def media_type(
+    content_type: str,  # The header of the request
+) -> str:  # In lower case
+    "What a body says it is; text is read as UTF-8 only"
+    type_, *rest = (part.strip() for part in content_type.lower().split(";"))
+    charset = dict(part.partition("=")[::2] for part in rest).get("charset", "").strip('"')
+    if charset not in ("", "utf-8"):
+        raise UnsupportedMediaType("the body is in another charset than UTF-8; send it as UTF-8")
+    return type_
+
+
 def body_format(
     content_type: str,  # The header of the request
 ) -> str:  # One of `formats`
     "What a body is, or why it is not read"
-    type_, _, rest = content_type.partition(";")
-    type_, charset = type_.strip().lower(), rest.lower().partition("charset=")[2].strip().strip('"')
+    type_ = media_type(content_type)
     if type_ == ARROW not in formats():
         raise UnsupportedMediaType(f"this service does not read Arrow; send {JSON} or {CSV}")
     if type_ not in formats():
         raise UnsupportedMediaType(f"send the row as JSON with the header content-type: {JSON}; rows also as {CSV}")
-    if charset not in ("", "utf-8"):
-        raise UnsupportedMediaType("the body is in another charset than UTF-8; send it as UTF-8")
     return type_
 
 
@@ -325,14 +333,25 @@ def read_body(
     return _READ[format_](contract, body)
 
 # %% ../nbs/31_bodies.ipynb #249424c6
-def _wishes(accept: str) -> dict[str, float]:
-    "Media range -> how much it is wanted"
+def wishes_in(
+    header: str,  # Accept, or one like it
+) -> dict[str, float]:  # What is named -> how much it is wanted
+    "What a caller wishes for"
     wishes = {}
-    for one in accept.lower().split(","):
+    for one in header[:1000].lower().split(","):
         range_, *parameters = (part.strip() for part in one.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         wishes[range_] = min(float(weight), 1.0) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{0,3})?", weight) else 0.0
     return wishes
+
+
+def liking(
+    wishes: Mapping[str, float],  # From the header Accept
+    format_: str,  # A media type
+) -> tuple[float, int]:  # The greater, the more welcome; the more exact range counts
+    "How welcome a format is"
+    ranges = (format_, format_.partition("/")[0] + "/*", "*/*")
+    return next(((wishes[r], 2 - at) for at, r in enumerate(ranges) if r in wishes), (0.0, 0))
 
 
 @lru_cache(maxsize=256)
@@ -340,14 +359,9 @@ def answer_format(
     accept: str,  # The header of the request; may be empty
 ) -> str:  # One of `formats`
     "How the answer is to be written"
-    wishes = _wishes(accept[:1000])
-
-    def wanted(format_: str) -> tuple[float, int]:
-        ranges = (format_, format_.partition("/")[0] + "/*", "*/*")  # the more exact of them counts
-        return next(((wishes[r], 2 - at) for at, r in enumerate(ranges) if r in wishes), (0.0, 0))
-
-    best = max(formats(), key=wanted)  # the first of equals
-    if wishes.get(ARROW) and not wanted(best)[0]:
+    wishes = wishes_in(accept)
+    best = max(formats(), key=partial(liking, wishes))  # the first of equals
+    if wishes.get(ARROW) and not liking(wishes, best)[0]:
         raise NotAcceptable(f"this service does not write Arrow; accept {JSON} or {CSV}")
     return best
 

@@ -11,19 +11,20 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from .bodies import UnsupportedMediaType
-from .contract import Output
+from .bodies import JSON, UnsupportedMediaType, from_text, media_type
+from .contract import Field, Output
 from .database import STATES, Database, Truth, is_id, is_moment, put_truths, served
 from .errors import FieldError, InvalidRows, MlserveError
 from .journal import Journal
 from .score import Model
-from .serving import NotFound, Service, is_json
-from .wire import read_json, write_json
+from .serving import NotFound, Service
+from .wire import BadJson, read_json, write_json
 
 # %% ../nbs/33_feedback.ipynb #466637ed
 def _moment(at: object) -> int | None:
@@ -58,9 +59,16 @@ def _bad_truth(output: Output, truth: object) -> str | None:
         if any(truth == known and type(truth) is type(known) for known in output.classes):
             return None
         return f"label must be one of the model's classes: {', '.join(map(str, output.classes[:20]))}"
-    if isinstance(truth, bool) or not isinstance(truth, int | float) or not abs(truth) < float("inf"):
+    if isinstance(truth, bool) or not isinstance(truth, int | float) or not _is_finite(truth):
         return f"value must be a finite number, the true {output.target}"
     return None
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # a whole number beyond all doubles
+        return False
 
 # %% ../nbs/33_feedback.ipynb #bde04a75
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ async def take_feedback(
     "Answer POST /feedback"
     if service.journal is None:
         raise NotFound("this service keeps no journal, so there is nothing to send feedback to")
-    if not is_json(request.headers):
+    if media_type(request.headers.get("content-type", "")) != JSON:
         raise UnsupportedMediaType("send feedback as JSON with the header content-type: application/json")
     given = read_json(await request.body())
     single = not isinstance(given, list)
@@ -192,8 +200,19 @@ def read_feedback(
     except (OSError, UnicodeDecodeError):
         raise BadFeedback(f"{path.name} cannot be read; give a file of JSON lines or CSV, in UTF-8") from None
     if path.suffix.lower() == ".csv":
-        return [_typed(outputs, row) for row in csv.DictReader(io.StringIO(text))]
-    return [read_json(line.encode()) for line in text.splitlines() if line.strip()]
+        try:
+            return [_typed(outputs, row) for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)]
+        except csv.Error as error:
+            raise BadFeedback(f"{path.name} is not CSV: {error}") from None
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_read_line(line.encode(), f"line {number} of {path.name}") for number, line in lines]
+
+
+def _read_line(line: bytes, where: str) -> Any:
+    try:
+        return read_json(line)
+    except BadJson as error:
+        raise BadFeedback(f"{where}: {str(error).replace('the body', 'it').replace('line 1, ', '')}") from None
 
 
 def _typed(outputs: Sequence[Output], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,10 +222,9 @@ def _typed(outputs: Sequence[Output], row: Mapping[str, Any]) -> dict[str, Any]:
         classes = [known for output in reversed(outputs) for known in output.classes]
         spelled = {str(known).lower() if isinstance(known, bool) else str(known): known for known in classes}
         made["label"] = spelled.get(made["label"], made["label"])
-    try:
-        return made | {"value": float(made["value"])} if "value" in made else made
-    except (TypeError, ValueError):
-        return made
+    if made.get("value"):
+        made["value"] = from_text(Field("value", "number"), made["value"])
+    return made
 
 
 def keep_file(

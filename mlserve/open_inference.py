@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 import mlserve
-from .bodies import UnsupportedMediaType, rows_of
+from .bodies import UnsupportedMediaType, media_type, rows_of
 from .contract import Contract, Output
 from .errors import MlserveError
 from .score import Model, class_name
@@ -130,7 +130,7 @@ async def infer(
     request: Request,  # With tensors
 ) -> Response:  # With tensors
     "Answer POST /v2/models/{model}/infer"
-    type_ = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    type_ = media_type(request.headers.get("content-type", "application/json"))
     if type_ not in ("application/json", "application/octet-stream", "application/vnd.sagemaker-triton.binary+json"):
         raise UnsupportedMediaType("send the request as JSON with the header content-type: application/json")
     given, data = _parts(await request.body(), request.headers.get(_JSON_LENGTH))

@@ -21,33 +21,19 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 import mlserve
+from .bodies import JSON, liking, wishes_in
 from .contract import Output
 from .score import Model, class_name
 from .serving import NotFound, Service
 from .wire import write_json
 
 # %% ../nbs/33_pages.ipynb #254273c1
-def _weights(header: str) -> dict[str, float]:
-    "What a header like Accept names, each with its weight"
-    weights = {}
-    for part in header.lower().split(","):
-        name, _, rest = part.partition(";")
-        weight = re.search(r"\bq\s*=\s*(\d+(\.\d*)?)", rest)
-        weights[name.strip()] = float(weight[1]) if weight else 1.0
-    return weights
-
-
 def wants_html(
     accept: str,  # The header Accept
 ) -> bool:  # Rather than JSON
     "Is it a browser that asks?"
-    weights = _weights(accept)
-
-    def liking(type_: str) -> tuple[float, int]:
-        names = (type_, type_.partition("/")[0] + "/*", "*/*")
-        return next(((weights[name], -i) for i, name in enumerate(names) if name in weights), (0.0, 0))
-
-    return liking("text/html") > liking("application/json")
+    wishes = wishes_in(accept)
+    return liking(wishes, "text/html") > liking(wishes, JSON)
 
 # %% ../nbs/33_pages.ipynb #7c8f6e1c
 @dataclass(frozen=True)
@@ -87,7 +73,7 @@ def send(
         return Response(status_code=304, headers=all_)
     if made.type == "image/png":
         return Response(made.body, headers=all_, media_type=made.type)
-    if _weights(request.headers.get("accept-encoding", "")).get("gzip"):
+    if wishes_in(request.headers.get("accept-encoding", "")).get("gzip"):
         return Response(made.body, headers=all_ | {"content-encoding": "gzip"}, media_type=made.type)
     return Response(gzip.decompress(made.body), headers=all_, media_type=made.type)
 

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Content', 'Bodies', 'MOST_AT_ONCE', 'Watched', 'TEXT', 'WATCHED', 'Draining', 'Measures', 'Service', 'NotReady',
-           'NotFound', 'MethodNotAllowed', 'BadRequest', 'is_json', 'answer_rows', 'version_headers', 'live', 'ready',
-           'counters']
+           'NotFound', 'MethodNotAllowed', 'BadRequest', 'answer_rows', 'version_headers', 'live', 'ready', 'counters']
 
 # %% ../nbs/32_serving.ipynb #48916b6d
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -113,15 +112,6 @@ class BadRequest(MlserveError):
     status = 400
 
 # %% ../nbs/32_serving.ipynb #6a7a7dcc
-def is_json(
-    headers: Mapping[str, str],  # Of a request
-) -> bool:  # In UTF-8
-    "Does a request say that its body is JSON?"
-    type_, _, rest = headers.get("content-type", "").partition(";")
-    charset = rest.partition("charset=")[2].strip().strip('"').lower()
-    return type_.strip().lower() == "application/json" and charset in ("", "utf-8")
-
-
 async def answer_rows(
     service: Service,  # What the routes share
     model: Model,  # The one that was current when the request came

@@ -36,6 +36,7 @@ from mlserve.database import (
     read,
     served,
 )
+from mlserve.feedback import read_feedback
 from mlserve.journal import Journal
 from mlserve.metrics import Metrics
 from mlserve.sampling import is_sampled
@@ -614,3 +615,10 @@ def test_a_service_starts_and_answers_while_the_database_is_away(census):
     assert ready.status_code == 200 and ready.json()["journal"]["state"] == "database not reached"
     assert 'mlserve_journal_failing{place="database"}' in metrics
     assert "hidden" not in said + refused.text + ready.text + metrics
+
+
+def test_a_line_of_json_ends_where_json_says(tmp_path):
+    path = tmp_path / "truth.jsonl"
+    said = {"id": new_id(), "label": "one\u2028two\u0085three"}
+    path.write_bytes("\r\n".join([json.dumps(said, ensure_ascii=False), "", json.dumps(said)]).encode())
+    assert read_feedback(path, []) == [said, said]
