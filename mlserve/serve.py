@@ -249,11 +249,14 @@ class Server(uvicorn.Server):
         told.disabled = True  # why it cannot start is told once, by the caller
         try:
             await super().startup(sockets)
+            if any(one is None for server in self.servers for one in server.sockets):  # uvloop does not raise it
+                raise OSError(errno.EADDRINUSE, "taken in the last moment")
         except SystemExit:
             if self.guard.life.failure is None:
                 raise
             raise self.guard.life.failure from None
         except OSError as error:
+            await self.lifespan.shutdown()
             raise as_place_error(error, self.serve_settings.host, self.serve_settings.port) from None
         finally:
             told.disabled = False

@@ -522,7 +522,6 @@ def test_a_port_that_is_taken(workers):
     assert told == f"port {port} on 127.0.0.1 is taken; stop what listens there, or set MLSERVE_SERVE_PORT to another\n"
 
 
-@pytest.mark.xfail(run=False, reason="uvloop does not raise it: the service says that it answers, and listens nowhere")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_port_that_is_taken_in_the_last_moment(workers, tmp_path):
     "Two services may both have taken an address before either listens on it"
