@@ -148,9 +148,10 @@ _TRIED_ON = 5_000
 
 
 def _ranks(values: Sequence[Any]) -> "np.ndarray[Any, Any]":
-    "A column as ranks, missing ones below all others: trees know numbers to seven digits only"
+    "A column as ranks, missing ones far below all others: trees know numbers to seven digits only"
     known = {v: i for i, v in enumerate(sorted({v for v in values if v is not None}))}
-    return np.array([-1 if v is None else known[v] for v in values], dtype=np.float64)
+    # far, so that a tree that has not seen the lowest value does not take it for a missing one
+    return np.array([-len(values) if v is None else known[v] for v in values], dtype=np.float64)
 
 
 def _sample(answers: Sequence[Any], classes: bool) -> list[int]:
