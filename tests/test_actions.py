@@ -100,9 +100,17 @@ class Actions:
 
 
 @pytest.fixture
-def run(tmp_path):
+def own(tmp_path):
+    "A copy of this repository with this commit as its main, so that what a workflow pushes goes nowhere else"
+    git(tmp_path, "clone", "-q", "--bare", ROOT, "own.git")
+    git(tmp_path / "own.git", "update-ref", "refs/heads/main", "HEAD")
+    return tmp_path / "own.git"
+
+
+@pytest.fixture
+def run(own, tmp_path):
     "The wiring: make and mlserve write down that they were called, and end as they were told to"
-    return Actions(tmp_path, ROOT, SETUP, {"make": MAKE, "mlserve": MLSERVE})
+    return Actions(tmp_path, own, SETUP, {"make": MAKE, "mlserve": MLSERVE})
 
 
 # The wiring
@@ -152,16 +160,16 @@ def test_the_nightly_round_promotes_holds_and_fails(run, event, answer, code):
 # The real commands
 
 
-def test_a_red_test_stops_the_deployment(tmp_path):
-    act = Actions(tmp_path, ROOT, REAL_SETUP, {"make": REAL_MAKE})
+def test_a_red_test_stops_the_deployment(own, tmp_path):
+    act = Actions(tmp_path, own, REAL_SETUP, {"make": REAL_MAKE})
     act.commit("tests/test_red.py", "def test_red():\n    assert 1 == 2\n")
     code, calls, said = act("push", "ci", REAL="tests", TESTS="tests/test_red.py")
     assert code != 0 and "assert 1 == 2" in said and "make tests" in calls
     assert "make model" not in calls and "mlserve deploy" not in said
 
 
-def test_ci_is_green_and_deploys_and_a_release_that_fails_its_smoke_test_is_taken_back(tmp_path):
-    act = Actions(tmp_path, ROOT, REAL_SETUP, {"make": REAL_MAKE})
+def test_ci_is_green_and_deploys_and_a_release_that_fails_its_smoke_test_is_taken_back(own, tmp_path):
+    act = Actions(tmp_path, own, REAL_SETUP, {"make": REAL_MAKE})
     with stand_in(tmp_path) as heroku:
         known = {"HEROKU_HOST": heroku.url, "TESTS": "tests/test_ids.py"}
         code, calls, said = act("push", "ci", REAL="check lint types tests model", **known)
