@@ -140,19 +140,31 @@ def sklearn_engine(
     return _naming_rows(regress if contract.output.task == "regression" else classify)
 
 
+_NOT_TAKEN = (ValueError, TypeError, OverflowError)  # What a pipeline raises at a row that is not for it
+
+
+def _is_taken(score: Score, rows: Sequence[Row]) -> bool:
+    try:
+        score(rows)
+    except _NOT_TAKEN:
+        return False
+    return True
+
+
 def _naming_rows(score: Score) -> Score:
     "Say which row a pipeline does not take, such as one with a level its encoder was told to refuse"
 
     def named(rows: Sequence[Row]) -> list[Scored]:
         try:
             return score(rows)
-        except (ValueError, TypeError, OverflowError):
-            for number, row in enumerate(rows):
-                try:
-                    score([row])
-                except (ValueError, TypeError, OverflowError):
-                    raise CannotScore(None, number if len(rows) > 1 else None) from None
-            raise
+        except _NOT_TAKEN:
+            first, end = 0, len(rows)  # the first that is not taken lies between
+            while end - first > 1:
+                middle = (first + end) // 2
+                first, end = (middle, end) if _is_taken(score, rows[first:middle]) else (first, middle)
+            if _is_taken(score, rows[first:end]):
+                raise
+            raise CannotScore(None, first if len(rows) > 1 else None) from None
 
     return named
 
@@ -296,7 +308,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._line: deque[tuple[Score, Sequence[Row], asyncio.Future[list[Scored]]]] = deque()
         self._waiting = 0
-        self._alone = 0  # How many at the head of the line go one by one
+        self._groups: deque[int] = deque()  # How many at the head of the line go together, after a failure
         self._busy = False
         self._most_waiting, self._most_together = most_waiting, most_together
 
@@ -316,11 +328,10 @@ class Batcher:
 
     def _take(self) -> list[tuple[Score, Sequence[Row], "asyncio.Future[list[Scored]]"]]:
         "The head of the line: as many as go together, all for one model"
+        if self._groups:
+            return [self._line.popleft() for _ in range(self._groups.popleft())]
         taken = [self._line.popleft()]
         rows = len(taken[0][1])
-        if self._alone:
-            self._alone -= 1
-            return taken
         while self._line and self._line[0][0] is taken[0][0] and rows + len(self._line[0][1]) <= self._most_together:
             rows += len(self._line[0][1])
             taken.append(self._line.popleft())
@@ -347,8 +358,8 @@ class Batcher:
                     done.set_exception(error)
             start += len(rows)
         if result.exception() is not None and len(taken) > 1:
-            # one caller's row must not fail the others: each again, alone
-            self._alone += len(taken)
+            # one caller's row must not fail the others: each half again
+            self._groups.extendleft((len(taken) - len(taken) // 2, len(taken) // 2))
             self._line.extendleft(reversed(taken))
             self._waiting += start
         self._next()
