@@ -54,7 +54,6 @@ python_maximum_signature_line_length = 88
 html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_static_path = ["images"] if (HERE / "images").is_dir() else []
-html_favicon = "../mlserve/static/favicon.svg"
 html_copy_source = html_show_sphinx = False
 html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "start", "design", "changelog", "contributing")}
@@ -70,3 +69,4 @@ html_theme_options = {
 if (HERE / "sitepages.py").is_file():  # pages that this project writes from its code
     import_module("sitepages").write(HERE)
     html_css_files = ["site.css"]
+    html_favicon = "../mlserve/static/favicon.svg"

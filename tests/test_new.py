@@ -245,6 +245,12 @@ def run(project, *command, cwd=None):
     return done.stdout
 
 
+def test_the_site_of_a_new_project_is_built_without_a_warning(made):
+    site = made[PAIR[0]].folder / "docs/_build/html"
+    run(made[PAIR[0]], "sphinx-build", "-q", "-W", "docs", site)
+    assert list(site.glob("guide/*.html"))
+
+
 @pytest.mark.parametrize("name", PAIR)
 def test_export_and_lint_find_nothing_to_do(made, name):
     assert made[name].notes == ()
