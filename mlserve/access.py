@@ -29,7 +29,6 @@ from .shortcut import AtOnce, shortcut_of
 _OPEN = (
     "/",
     "/docs",
-    "/docs/oauth2-redirect",
     "/openapi.json",
     "/favicon.ico",
     "/static/{name}",

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+import mlserve
 from .bodies import CSV, JSON, UnsupportedMediaType, body_format, check_names, read_body, rows_of
 from .contract import Contract
 from .errors import FieldError, InvalidRows, MlserveError
@@ -136,6 +137,10 @@ def add_invocations(
 
     app.get("/ping", tags=["mlflow"], summary="Does it take new requests?")(ping)
     app.get("/health", tags=["mlflow"], summary="The same")(ping)
+
+    @app.get("/version", tags=["mlflow"], summary="Of mlserve, as plain text")
+    async def version() -> Response:
+        return Response(mlserve.__version__, media_type="text/plain")
 
 
 def add_v1(

@@ -167,7 +167,11 @@ def test_metadata_names_the_real_inputs_and_outputs(client):
 
 
 def test_health_of_every_dialect(census):
-    for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v1/models", "/ping", "/health"):
+    dialects = {
+        "/v2": ["", "/", "/health/live", "/health/ready", "/models"],
+        "": ["/v1/models", "/ping", "/health", "/version"],
+    }
+    for path in (root + path for root, paths in dialects.items() for path in paths):
         assert census.get(path).status_code == 200, path
     assert census.get("/v1/models/census").json() == {"name": "census", "ready": True}
     (one,) = census.post("/v2/repository/index").json()
