@@ -7,7 +7,6 @@ __all__ = ['Check', 'CHECKS', 'Finding', 'Unfit', 'examine']
 
 # %% ../nbs/38_doctor.ipynb #744ae146
 import os
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import mlserve
 from .bundle import Bundle, find_bundle, read_bundle
 from .errors import MlserveError
 from .registry import NoRepository, read_events, released
+from .serve import bind
 from .settings import Settings, load_settings
 
 # %% ../nbs/38_doctor.ipynb #ddaa4144
@@ -122,13 +122,10 @@ def _code(settings: Settings) -> str:
 def _port(settings: Settings) -> str:
     serve = settings.serve
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(serve.host, serve.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise Unfit(f"{serve.host} port {serve.port} cannot be used ({error.strerror}); set PORT to another") from None
-    return f"{serve.host} port {serve.port} is free"
+        with bind(serve.host, serve.port):
+            return f"{serve.host} port {serve.port} is free"
+    except OSError as error:  # of a kind that `mlserve serve` has no words for
+        raise Unfit(f"{serve.host} port {serve.port} cannot be used ({error.strerror}); set another") from None
 
 
 def _writable(settings: Settings) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Create', 'LOG', 'is_untold', 'redirect', 'redirect_worker', 'adopt', 'application', 'PortTaken', 'PortNotPermitted',
            'HostUnknown', 'PortUnknown', 'as_place_error', 'bind', 'LogLine', 'Server', 'leaving_quietly', 'serve_here',
-           'work', 'errors_told', 'run', 'main']
+           'work', 'errors_told', 'run']
 
 # %% ../nbs/36_serve.ipynb #3f2e477c
 import atexit
@@ -35,7 +35,7 @@ from .drain import GRACE, Drain, install_drain, running_server
 from .errors import MlserveError
 from .guard import App, Guard
 from .metrics import Metrics
-from .settings import Serve, Settings, load_settings
+from .settings import Serve, Settings
 from .shortcut import Direct, Shortcut
 from .workers import folder_of, let_signals_in, shared_folder, supervise
 
@@ -174,7 +174,7 @@ def bind(
     shared: bool = False,  # With the sockets of other processes, the kernel spreading the connections
 ) -> socket.socket:  # Not listening yet
     "Take an address to listen on"
-    if port > 65535:
+    if not 0 <= port <= 65535:
         raise PortUnknown(port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -338,11 +338,3 @@ def _say_ready(listening: socket.socket, workers: int, as_json: bool) -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     people = f"mlserve answers on {url}" + (f" with {workers} workers" if workers > 1 else "")
     print(json.dumps({"url": url, "workers": workers}) if as_json else people, flush=True)
-
-
-def main(
-    create: str | Create,  # Makes the application
-) -> None:
-    "Serve as the settings around the working folder say, and end the process"
-    with errors_told():
-        sys.exit(run(load_settings(), create))

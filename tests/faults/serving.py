@@ -18,7 +18,13 @@ from tests.ports import free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-OURS = "from mlserve.serve import main; main('stub_app:create')"
+OURS = """
+import sys
+from mlserve.serve import errors_told, run
+from mlserve.settings import load_settings
+with errors_told():
+    sys.exit(run(load_settings(), "stub_app:create"))
+"""
 
 
 def environment(port, **settings):
