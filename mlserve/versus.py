@@ -7,11 +7,12 @@ __all__ = ['rows_for_both', 'behaviour_on_probes', 'compare_bundles']
 
 # %% ../nbs/39_versus.ipynb #acb07ab8
 import json
+from typing import Any
 
 from .behaviour import Behaviour, behave
 from .bundle import Bundle
 from .compare import Change, behaviour_on_shared_rows, compare, floor_of
-from .contract import Row, check_row
+from .contract import Output, Row, check_row
 from .errors import MlserveError
 from .score import Scored, load_model
 
@@ -37,13 +38,18 @@ def _answers(scored: list[Scored], classes: int) -> list[float | tuple[float, ..
     return [s.probabilities or tuple(float(i == s.value) for i in range(classes)) for s in scored]
 
 
+def _said(output: Output) -> tuple[str, list[tuple[type, Any]]]:
+    "The task and the classes, among which 0 is not False"
+    return output.task, [(type(label), label) for label in output.classes]
+
+
 def behaviour_on_probes(
     champion: Bundle,  # The model in service
     challenger: Bundle,  # The other
 ) -> Behaviour | None:  # None where they have no row or no class in common, or where one of them cannot be loaded here
     "What differs in the answers to both probes"
     output, other = champion.contract.output, challenger.contract.output
-    if (output.task, output.classes) != (other.task, other.classes):
+    if _said(output) != _said(other):
         return None
     ours, theirs = rows_for_both(champion, challenger)
     if not ours:
