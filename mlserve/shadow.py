@@ -262,7 +262,7 @@ class _Tally:
     moves: "array[float]"
 
 
-def _pairs(database: Database, model: str, since: str) -> Iterator[tuple[str, str, Any, Any]]:
+def _pairs(database: Database, model: str) -> Iterator[tuple[str, str, Any, Any]]:
     "Versions and answers of both, in the order of time"
     stored = database.run("select version, contract from models where model = ?", model)
     contracts = {version: from_json(json.loads(contract)) for version, contract in stored}
@@ -270,7 +270,7 @@ def _pairs(database: Database, model: str, since: str) -> Iterator[tuple[str, st
         "select s.id, p.version, s.version, p.answer, s.answer from shadows s join predictions p on p.id = s.id "
         "where p.model = ? and s.model = ? and s.id > ? order by s.id limit ?"
     )
-    page = database.run(sql, model, model, since, PAGE)
+    page = database.run(sql, model, model, "", PAGE)
     while page:
         for _, old, new, first, second in page:
             outputs = json.loads(second)
@@ -289,7 +289,7 @@ def disagreements(
 ) -> list[Disagreement]:  # One for each pair of versions
     "Compare what was said"
     tallies: dict[tuple[str, str], _Tally] = {}
-    for old, new, first, second in _pairs(database, model, ""):
+    for old, new, first, second in _pairs(database, model):
         tally = tallies.setdefault((old, new), _Tally(0, 0, Counter(), array("d")))
         if second is None:
             tally.refused += 1
