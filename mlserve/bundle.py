@@ -157,7 +157,8 @@ def write_bundle(
             _sync(made)
     except OSError as error:
         raise NotWritten(
-            f"{folder.parent.name}/{folder.name} cannot be written: {error.strerror}; nothing has changed"
+            f"{folder.parent.name}/{folder.name} cannot be written ({error.strerror}); nothing has changed; "
+            "free the disk, or set MLSERVE_MODEL_FOLDER to another folder"
         ) from None
     prove(read_bundle(new))
     shutil.rmtree(old, ignore_errors=True)

@@ -53,7 +53,7 @@ class FileFailed(MlserveError):
 
     def __init__(self, error: OSError) -> None:
         named = f"{Path(str(error.filename)).name}: " if error.filename else ""
-        super().__init__(f"{named}{error.strerror or error}")
+        super().__init__(f"{named}{error.strerror or error}; name another place, or make room and rights there")
 
 
 def told(
