@@ -51,8 +51,6 @@ def check_major(
     majors: str,  # refuse or accept
 ) -> None:
     "Refuse a model that callers may not be ready for"
-    if majors not in ("refuse", "accept"):
-        raise BadSettings(f"majors in [follow] is {majors!r}; it must be refuse or accept")
     if majors == "refuse" and 0 < highest < major(pointer.version):
         raise NewMajor(
             f"{pointer.name} {pointer.version} is a new major version, which does not go live by itself; when callers are "
