@@ -13,7 +13,7 @@ COVERED := --cov=$(CURDIR)/mlserve --cov-report=
 TESTS ?= tests
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .DEFAULT_GOAL := help
-.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high outputs-tutorials coverage export lab docs bench bench-peers hooks requirements lock chromium clean
+.PHONY: help simulate story setup serve test test-slow test-new test-lab test-gx test-ceph test-actions slug model wheel tagged check lint types lessons tests browser outputs outputs-low outputs-high outputs-top outputs-tutorials coverage export lab docs bench bench-peers hooks requirements lock chromium clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ serve: setup ## Train the default model, release it where git can, and serve it 
 test: check ## Run everything that CI runs
 	$(MAKE) --no-print-directory -j2 --output-sync=target lessons types lint
 	$(MAKE) --no-print-directory tests
-	$(MAKE) --no-print-directory -j3 --output-sync=target outputs-high outputs-low docs outputs-tutorials browser
+	$(MAKE) --no-print-directory -j4 --output-sync=target outputs-high outputs-top outputs-low outputs-tutorials docs browser
 	$(MAKE) --no-print-directory coverage
 
 check: setup ## Are notebooks clean, modules exported, README and requirements up to date?
@@ -64,18 +64,21 @@ lessons: setup # every notebook of the library, in process
 
 tests: setup # by three processes, as tests of services wait a good deal
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.tests pytest -q -n 3 --dist loadfile -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser $(TESTS)
+	COVERAGE_FILE=.coverage.tests pytest -q -n 3 --dist worksteal -m "not slow and not ceph and not gx and not clients and not actions and not new and not site" $(COVERED) --ignore=tests/browser $(TESTS)
 
 browser: setup chromium # a process of its own: Playwright leaves an event loop running
 	COVERAGE_FILE=.coverage.browser pytest -q -m "not slow and not site and not lab" $(COVERED) tests/browser
 
-outputs: outputs-low outputs-high outputs-tutorials # every notebook in a fresh kernel, saved outputs compared
+outputs: outputs-low outputs-high outputs-top outputs-tutorials # every notebook in a fresh kernel, saved outputs compared
 
 outputs-low: setup
 	COVERAGE_FILE=.coverage.low pytest -q --nbval $(COVERED) $(wildcard nbs/[012]*.ipynb)
 
 outputs-high: setup
-	COVERAGE_FILE=.coverage.high pytest -q --nbval $(COVERED) $(filter-out nbs/0% nbs/1% nbs/2%,$(wildcard nbs/*.ipynb nbs/examples/*.ipynb))
+	COVERAGE_FILE=.coverage.high pytest -q --nbval $(COVERED) $(wildcard nbs/3*.ipynb)
+
+outputs-top: setup
+	COVERAGE_FILE=.coverage.top pytest -q --nbval $(COVERED) $(filter-out nbs/0% nbs/1% nbs/2% nbs/3%,$(wildcard nbs/*.ipynb nbs/examples/*.ipynb))
 
 outputs-tutorials: setup # whose code the other notebooks cover
 	pytest -q --nbval $(wildcard nbs/tutorials/*.ipynb)

@@ -80,7 +80,7 @@ def begin(folder, year):
     where = "tiny" if year.model == "tiny" else "mlserve.examples.census"
     files = {
         "settings.ini": f"[model]\nrecipe = {where}:recipe\nname = {year.model}\n[retrain]\nrows = 0\nage_days = 0\n",
-        ".gitignore": "/models/*\n!/models/*.dvc\n/data/*\n!/data/*.dvc\n/store/\n/cache/\n/reports/\n/journal/\n",
+        ".gitignore": "/models/?*\n!/models/*.dvc\n/data/?*\n!/data/*.dvc\n/store/\n/cache/\n/reports/\n/journal/\n",
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
         ".dvc/config": "[core]\n    remote = team\n['remote \"team\"']\n    url = ../store\n    verify = true\n",
         "tiny.py": TINY,

@@ -41,7 +41,7 @@ def wine(tmp_path):
     "A repository with the wine recipe and a store in a folder"
     files = {
         "settings.ini": "[model]\nrecipe = mlserve.examples.wine:recipe\n[compare]\nrefits = 0\n",
-        ".gitignore": "/models/*\n!/models/*.dvc\n/store/\n/cache/\n/reports/\n",
+        ".gitignore": "/models/?*\n!/models/*.dvc\n/store/\n/cache/\n/reports/\n",
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
         ".dvc/config": "[core]\n    remote = team\n['remote \"team\"']\n    url = ../store\n    verify = true\n",
     }

@@ -36,6 +36,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
+from mlserve import persist
 from mlserve.errors import MlserveError
 from mlserve.persist import (
     CLASSES,
@@ -442,7 +443,8 @@ def test_a_sparse_matrix_with_indices_out_of_range_is_refused():
             load_pipeline(closed(schema, members | {name: bad}))
 
 
-def test_references_cannot_be_turned_into_loops_or_avalanches():
+def test_references_cannot_be_turned_into_loops_or_avalanches(monkeypatch):
+    monkeypatch.setattr(persist, "MOST_NODES", 50_000)  # so that it need not take seconds to count that far
     schema, members = opened(stored())
     again = {"__class__": "Pipeline", "__module__": "sklearn.pipeline", "__loader__": "CachedNode", "__id__": 1}
     attributes = schema["content"]
@@ -687,6 +689,7 @@ import io, sys
 import numpy as np
 from test_persist import X, FITTED, stored, opened, closed
 from mlserve.errors import MlserveError
+from mlserve import persist
 from mlserve.persist import load_pipeline
 
 rng, loaded = np.random.RandomState(2), 0

@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
 
 def begin(root, monkeypatch):
     "Put a project into git and DVC"
-    (root / ".gitignore").write_text("/models/*\n!/models/*.dvc\n/store/\n/cache/\n__pycache__/\n")
+    (root / ".gitignore").write_text("/models/?*\n!/models/*.dvc\n/store/\n/cache/\n__pycache__/\n")
     (root / ".dvc").mkdir()
     (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     config = "[core]\n    analytics = false\n    remote = r\n['remote \"r\"']\n    url = ../store\n    verify = true\n"
