@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -615,6 +616,47 @@ def test_a_service_starts_and_answers_while_the_database_is_away(census):
     assert ready.status_code == 200 and ready.json()["journal"]["state"] == "database not reached"
     assert 'mlserve_journal_failing{place="database"}' in metrics
     assert "hidden" not in said + refused.text + ready.text + metrics
+
+
+def test_a_full_disk_delays_no_answer_and_loses_nothing_that_was_acknowledged(census):
+    service = Service(census, MLSERVE_SERVE_DRAIN=0.1)
+    process = service.process.pid
+
+    def disk(limit):  # what the disk takes of a file, in bytes
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        row = client.get("/model").json()["example"]
+
+        def answered():
+            return client.post("/predict", json=row).json()["id"]
+
+        def truth(name):
+            return feedback(client, {"id": name, "label": ">50K"})
+
+        def state():
+            return client.get("/health/ready").json()["journal"]["state"]
+
+        before = [answered() for _ in range(5)]
+        kept = [truth(name).json() for name in before]
+        until(lambda: client.get("/health/ready").json()["journal"]["waiting"] == 0)
+        disk(4096)
+        during = [answered() for _ in range(200)]
+        until(lambda: state() == "file not reached")
+        refused = [truth(name) for name in during[:3]]
+        metrics = client.get("/metrics").text
+        disk(resource.RLIM_INFINITY)
+        until(lambda: state() == "ok")
+        kept += [truth(name).json() for name in during[:3]]
+    said = service.stop()
+    assert {one["state"] for one in kept} == {"stored"}
+    assert {answer.status_code for answer in refused} == {503} and all(a.headers["retry-after"] for a in refused)
+    assert 'mlserve_journal_failing{place="file"} 1.0' in metrics and "Traceback" not in said
+    database = open_file(census / "journal" / "journal.db")
+    found = {e.id: e.truth for e in read(database, "census")}
+    database.close()
+    assert found.keys() == {*before, *during}
+    assert {name for name, true in found.items() if true} == {*before, *during[:3]}
 
 
 def test_a_line_of_json_ends_where_json_says(tmp_path):
