@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import matplotlib.style
@@ -81,6 +82,10 @@ def _sides(report: Report, most: int = 24) -> tuple[str, str]:
     k = report.output.classes.index(report.output.positive)
     names = _classes(report, most)
     return names[k], names[1 - k]
+
+
+def _unit(report: Report) -> str:
+    return f" ({_cut(report.output.unit, 60)})" if report.output.unit else ""
 
 
 def _titled(figure: Figure, title: str) -> None:
@@ -283,8 +288,7 @@ def _confusion_alt(report: Report) -> str:
 
 # %% ../nbs/16_plots.ipynb #bc2a58c9
 def _target(report: Report, which: str) -> str:
-    unit = f" ({report.output.unit})" if report.output.unit else ""
-    return f"{_cut(report.output.target, 40)}, {which}{unit}"
+    return fill(f"{_cut(report.output.target, 40)}, {which}{_unit(report)}", 40)
 
 
 def _predicted_actual(report: Report, figure: Figure) -> None:
@@ -387,10 +391,9 @@ def _slices(report: Report, figure: Figure) -> None:
     axes.set_yticks(range(len(lines)), [name for name, _ in lines])
     for tick, (_, s) in zip(axes.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("normal" if s else "bold")
-    unit = f" ({report.output.unit})" if report.output.unit else ""
     hidden = len(report.slices) - sum(s is not None for _, s in lines)
     more = f"\n{hidden} more slices are in slice_output.txt" if hidden else ""
-    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=f"{LABELS[report.primary]}{unit}, with 95 % interval{more}")
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=fill(f"{LABELS[report.primary]}{_unit(report)}, with 95 % interval", 48) + more)
     _titled(figure, f"Overall and slice by slice: {BETTER[report.primary]} is better")
     _plain_numbers(axes.xaxis)
     axes.grid(axis="y", visible=False)

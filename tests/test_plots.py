@@ -61,6 +61,14 @@ def huge():
     return measure(Output("regression", "price", unit="€"), truth, truth + rng.normal(0, 1e5, 500), None, (truth, None))
 
 
+def long_unit():
+    truth = np.random.default_rng(0).normal(150, 50, 500)
+    output = Output(
+        "regression", "progression of the illness within a year", unit="points on the progression score of 1994"
+    )
+    return measure(output, truth, truth + 9, None, (truth, None), {"status": names(500)})
+
+
 REPORTS = {
     "binary": lambda: binary(800, slices={"marital status of the applicant": names(800)}),
     "long labels": lambda: binary(800, classes=(f"not {LONG}", LONG), slices={"side": np.arange(800) % 3}),
@@ -78,6 +86,7 @@ REPORTS = {
     "single": single,
     "decisions only": decisions_only,
     "huge": huge,
+    "long unit": long_unit,
 }
 
 
