@@ -25,7 +25,7 @@ import mlserve
 from mlserve.bundle import Bundle, Lineage, Manifest
 from mlserve.cli import app as cli
 from mlserve.errors import MlserveError
-from mlserve.evaluate import from_dict
+from mlserve.evaluate import LABELS, as_text, from_dict
 from mlserve.later import Later
 from mlserve.metrics import Metrics
 from mlserve.plots import alt_texts
@@ -418,15 +418,16 @@ def models_page(bundles: list[Bundle]) -> str:
     rows = []
     for bundle in bundles:
         m = bundle.manifest
-        first = next(iter(m.metrics))
+        judged = json.loads((bundle.folder / "report.json").read_text(encoding="utf-8"))["primary"]
+        value, low, high = (as_text(m.metrics[judged + end]) for end in ("", "_low", "_high"))
         engine = "plan" if m.engine == "plan" else "scikit-learn"
         notebook = f"[notebook](../guide/examples/{m.name}.ipynb)"
         task = bundle.contract.output.task
-        rows.append((f"[{m.name}]({m.name}.md)", task, f"{first} {m.metrics[first]:.4g}", engine, notebook))
+        rows.append((f"[{m.name}]({m.name}.md)", task, f"{LABELS[judged]} {value} ({low} to {high})", engine, notebook))
     names = "\n".join(b.manifest.name for b in bundles)
     return (
         "# Models\n\nThe model cards of the recipes that ship, of models trained when this site was built.\n\n"
-        + table("card | task | on held-out rows | answered by | recipe", rows)
+        + table("card | task | on held-out rows (95 % interval) | answered by | recipe", rows)
         + f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
 

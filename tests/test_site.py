@@ -97,6 +97,14 @@ def test_every_file_of_a_bundle_is_documented(project):
         assert all(f"`{field.name}`" in page for field in fields(kind))
 
 
+def test_the_table_of_models_says_how_good_each_is(project):
+    bundle = read_bundle(next((project / "models").iterdir()))
+    told = rows(sitepages.models_page([bundle]))[1][2]
+    name, value, low, high = re.fullmatch(r"(.+) (\S+) \((\S+) to (\S+)\)", told).groups()
+    assert name in {"ROC AUC", "root mean squared error", "log loss"} and float(low) <= float(value) <= float(high)
+    assert f"| {name} | {value} | {low} to {high} |" in (bundle.folder / "model_card.md").read_text(encoding="utf-8")
+
+
 def test_every_notebook_stands_in_the_table_of_layers_once():
     page = sitepages.guide_page()
     there = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
