@@ -44,6 +44,7 @@ nb_merge_streams = True
 nb_render_markdown_format = "gfm"  # with tables, as JupyterLab and GitHub show it
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+myst_disable_syntax = ["myst_line_comment"]  # a line of prose may begin with %
 
 default_role = "code"
 nitpicky = False
@@ -53,7 +54,8 @@ python_maximum_signature_line_length = 88
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
-html_static_path = ["images"] if (HERE / "images").is_dir() else []
+html_static_path = ["images"]
+html_css_files = ["site.css"]
 html_copy_source = html_show_sphinx = False
 html_show_sourcelink = False
 html_sidebars = {name: [] for name in ("index", "start", "design", "changelog", "contributing")}
@@ -68,5 +70,4 @@ html_theme_options = {
 
 if (HERE / "sitepages.py").is_file():  # pages that this project writes from its code
     import_module("sitepages").write(HERE)
-    html_css_files = ["site.css"]
     html_favicon = "../mlserve/static/favicon.svg"

@@ -23,6 +23,7 @@ NOTEBOOK = re.compile(r"(\]\((?:[\w./-]*/)?)\d+_(\w+\.ipynb)")  # pages are call
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 # what no reader needs of a signature: how a command's option is declared, and where in memory that stood
 DECLARED = re.compile(r"~?(?:\w+\.)*Annotated\[(.+?), <typer\.models\.\w+ object at 0x[0-9a-f]+>\]")
+UNSAID = re.compile(r"<factory>|<function \S+?<lambda>>")  # defaults that are no Python
 OPTION = re.compile(r"(?<![\S`])--[a-z][a-z-]*")  # in prose its hyphens would become a dash
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
@@ -99,13 +100,14 @@ def add_docments(app, what, name, obj, options, lines):
         return
     comments = {k: OPTION.sub(r"``\g<0>``", v) if v else v for k, v in comments.items()}
     lines[:] = [OPTION.sub(r"``\g<0>``", line) for line in lines]
-    described = [f":returns: {v}" if k == "return" else f":param {k}: {v}" for k, v in comments.items() if v]
+    told = {k: v for k, v in comments.items() if v and not v.startswith(("type: ", "noqa"))}
+    described = [f":returns: {v}" if k == "return" else f":param {k}: {v}" for k, v in told.items()]
     lines += ["", *described]
 
 
 def plain_signature(app, what, name, obj, options, signature, returns):
     "A signature that reads as Python; one that does not is printed in one run, without links"
-    return DECLARED.sub(r"\1", signature or "").replace("<factory>", "...") or signature, returns
+    return UNSAID.sub("...", DECLARED.sub(r"\1", signature or "")) or signature, returns
 
 
 def setup(app):

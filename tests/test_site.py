@@ -8,6 +8,7 @@ from dataclasses import fields
 from functools import cache
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -290,9 +291,40 @@ def test_every_picture_says_what_it_shows(pages):
     assert [told for told in shown if len(told[2].split()) < 3 or told[2].endswith(".png")] == [] and len(shown) > 40
 
 
+def words_of(text):
+    "Neighbouring words"
+    found = re.findall(r"[^\W\d_]{2,}", text)
+    return set(pairwise(found))
+
+
+@pytest.mark.site
+def test_no_prose_of_a_notebook_is_lost_on_its_page(pages):
+    "Markdown has many ways to hide a line"
+    held, lost = 0, []
+    for notebook in (ROOT / "nbs").rglob("[!.]*.ipynb"):
+        page = (
+            SITE
+            / "guide"
+            / notebook.parent.relative_to(ROOT / "nbs")
+            / f"{re.sub(r'^[0-9]+_', '', notebook.stem)}.html"
+        )
+        if page not in pages or notebook.stem == "index":  # which is the page Start
+            continue
+        shown = words_of(unescape(re.sub(r"<pre.*?</pre>|<[^>]+>", "", page.read_text(encoding="utf-8"), flags=re.S)))
+        for cell in nbformat.read(notebook, as_version=4).cells:
+            prose = (
+                re.sub(r"```.*?```|(?<=\])\([^)]*\)", "", cell.source, flags=re.S)
+                if cell.cell_type == "markdown"
+                else ""
+            )
+            lost += [(page.name, told) for part in re.split(r"\n\s*\n", prose) for told in words_of(part) - shown]
+            held += len(words_of(prose))
+    assert lost == [] and held > 10_000
+
+
 @pytest.mark.site
 def test_no_page_shows_what_was_not_rendered(pages):
-    odd = re.compile(r"object at 0x|(?<!\w)–[a-z]|Traceback \(most recent|\|---\|")
+    odd = re.compile(r"object at 0x|(?<!\w)–[a-z]|Traceback \(most recent|\|---\||type: ignore|<function")
     texts = {
         str(page.relative_to(SITE)): re.sub(r"<pre.*?</pre>|<[^>]+>", "", page.read_text(encoding="utf-8"), flags=re.S)
         for page in pages
