@@ -41,9 +41,11 @@ class BadData(MlserveError):
 # %% ../nbs/11_data.ipynb #f44a3a95
 def read_frame(
     path: Path,  # CSV or Parquet
+    texts: Sequence[str] = (),  # Columns of a CSV file whose digits are no numbers
 ) -> pd.DataFrame:  # As it stands there
     "Read a file of rows"
-    readers = {".csv": partial(pd.read_csv, keep_default_na=False, na_values=[""]), ".parquet": pd.read_parquet}
+    as_csv = partial(pd.read_csv, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str))
+    readers = {".csv": as_csv, ".parquet": pd.read_parquet}
     if path.suffix.lower() not in readers:
         raise BadData(f"{path.name} ends in {path.suffix or 'nothing'}; data is read from {' or '.join(readers)}")
     try:

@@ -393,7 +393,10 @@ def _slices(report: Report, figure: Figure) -> None:
         tick.set_fontweight("normal" if s else "bold")
     hidden = len(report.slices) - sum(s is not None for _, s in lines)
     more = f"\n{hidden} more slices are in slice_output.txt" if hidden else ""
-    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel=fill(f"{LABELS[report.primary]}{_unit(report)}, with 95 % interval", 48) + more)
+    axes.set(
+        ylim=(len(lines) - 0.4, -0.6),
+        xlabel=fill(f"{LABELS[report.primary]}{_unit(report)}, with 95 % interval", 48) + more,
+    )
     _titled(figure, f"Overall and slice by slice: {BETTER[report.primary]} is better")
     _plain_numbers(axes.xaxis)
     axes.grid(axis="y", visible=False)

@@ -194,6 +194,12 @@ def train(
         return _make(recipe, params, settings, step)
 
 # %% ../nbs/41_retrain.ipynb #c37819cf
+def _texts(contract: Contract) -> list[str]:
+    "Columns whose digits are no numbers: 01 is a code"
+    labels = {contract.output.target} if any(isinstance(label, str) for label in contract.output.classes) else set()
+    return sorted(labels | {field.name for field in contract.fields if field.kind in ("category", "text")})
+
+
 def measure_bundle(
     settings: Settings,  # Which recipe, and where things are
     data: Path | None = None,  # CSV or Parquet to measure on; the recipe's held-out rows if not given
@@ -214,7 +220,7 @@ def measure_bundle(
         if table.fingerprint != bundle.manifest.lineage.data:
             step("the data has changed since the model was made")
     else:
-        table = make_table(recipe, read_frame(data), contract=bundle.contract)
+        table = make_table(recipe, read_frame(data, _texts(bundle.contract)), contract=bundle.contract)
         table = replace(table, held_out=table.held_out | True)
     if table.contract.output.classes and not set(table.contract.output.classes) <= set(bundle.contract.output.classes):
         raise BadData(f"the data has classes of {recipe.target} that {recipe.name} does not know")
