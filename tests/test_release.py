@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ from mlserve.retrain import train
 from mlserve.settings import Gate, load_settings
 from mlserve.store import check_objects, manifest_digest, object_path, read_dvc
 from mlserve.train import fit
-from tests.conftest import MLSERVE, environment, make_project, mlserve
+from tests.conftest import MLSERVE, Service, environment, make_project, mlserve
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of a library that DVC uses
 LENIENT = Gate(margin=1, loss_margin=1000, slice_margin=1000, fairness_margin=1000)
@@ -270,6 +271,33 @@ def test_the_real_dvc_and_gto_know_the_release(project, tmp_path):
     run(binaries / "dvc", "artifacts", "get", "-q", ".", "wine", "--stage", "prod", "-o", str(out))
     assert read_bundle(out).manifest.version == "1.0.0"
     assert run(binaries / "gto", "show", "wine#prod", "--version").split() == ["v1.0.0"]
+
+
+def test_a_running_service_follows_what_is_promoted_and_taken_back(project):
+    def told(*command):
+        done = mlserve(project.root, *command)
+        assert done.returncode == 0, done.stderr
+
+    def answers_as(version):
+        "The running service answers as this version before a minute is over"
+        last, answer = time.monotonic() + 60, {}
+        while answer.get("version") != version:
+            assert time.monotonic() < last, f"{answer} is not of {version}"
+            answer = httpx.post(f"{service.url}/predict", json=row).raise_for_status().json()
+        return answer["probabilities"]
+
+    release(project)
+    told("promote", "wine@v1.0.0")
+    service = Service(project.root, MLSERVE_FOLLOW_EVERY=0.1, MLSERVE_SERVE_DRAIN=0.1)
+    row = httpx.get(f"{service.url}/model").json()["example"]
+    first = answers_as("1.0.0")
+    retrained(project, 9)
+    second = release(project).version
+    told("promote", f"wine@v{second}")
+    assert answers_as(second) != first
+    told("rollback", "wine", "--why", "its answers surprised")
+    assert answers_as("1.0.0") == first
+    service.stop()
 
 
 @pytest.mark.slow
