@@ -39,12 +39,15 @@ def _uvicorn(name, *more):
     return ("{python}", "-m", "uvicorn", f"{name}:app", "--port", "{port}", *more)
 
 
-# How each engine of mlserve is had. A row that is not what it says it is gets skipped, and the reason printed.
-#    name                environment        project            engine     compiled walk
+# How each engine of mlserve is had. A row that is not what it says it is gets skipped, and the reason printed. Those that are
+# held against one another follow one another: a machine that is slower for a while is so for both.
+#    name                environment        project            engine     compiled walk, and what else is set
 MLSERVE = (
-    (COMPILED,           "mlserve",         "project",         "plan",    True),
-    ("mlserve Python",   "mlserve-python",  "project",         "plan",    False),
-    ("mlserve sklearn",  "mlserve-sklearn", "project-sklearn", "sklearn", None),
+    (COMPILED,           "mlserve",         "project",         "plan",    True,  {}),
+    (UNKEPT,             "mlserve",         "project",         "plan",    True,  {"MLSERVE_JOURNAL_SAMPLE": "0"}),
+    (WHOLE,              "mlserve",         "project",         "plan",    True,  {"MLSERVE_JOURNAL_PER_SECOND": "0"}),
+    ("mlserve Python",   "mlserve-python",  "project",         "plan",    False, {}),
+    ("mlserve sklearn",  "mlserve-sklearn", "project-sklearn", "sklearn", None,  {}),
 )  # fmt: skip
 
 SERVERS = (
@@ -56,24 +59,12 @@ SERVERS = (
             name,
             environment,
             ("{bin}/mlserve", "serve"),
-            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1"},
+            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", **more},
             project=project,
             engine=engine,
             walk=walk,
         )
-        for name, environment, project, engine, walk in MLSERVE
-    ),
-    *(
-        Server(
-            name,
-            "mlserve",
-            ("{bin}/mlserve", "serve"),
-            {"MLSERVE_SERVE_PORT": "{port}", "MLSERVE_SERVE_DRAIN": "0.1", **journal},
-            project="project",
-            engine="plan",
-            walk=True,
-        )
-        for name, journal in ((UNKEPT, {"MLSERVE_JOURNAL_SAMPLE": "0"}), (WHOLE, {"MLSERVE_JOURNAL_PER_SECOND": "0"}))
+        for name, environment, project, engine, walk, more in MLSERVE
     ),
     Server(
         "BentoML",
