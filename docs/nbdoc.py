@@ -107,6 +107,8 @@ def add_docments(app, what, name, obj, options, lines):
 
 def plain_signature(app, what, name, obj, options, signature, returns):
     "A signature that reads as Python; one that does not is printed in one run, without links"
+    if getattr(obj, "_is_protocol", False):  # nobody makes one
+        return "", None
     return UNSAID.sub("...", DECLARED.sub(r"\1", signature or "")) or signature, returns
 
 

@@ -65,12 +65,12 @@ class Manifest:
     name: str  # Of the model
     version: str  # SemVer
     engine: str  # What scores it: plan, or sklearn where folding could not be proven
-    lineage: Lineage
+    lineage: Lineage  # Where it comes from
     metrics: Mapping[str, float]  # On the held-out rows
     proof: Mapping[str, Any] = field(default_factory=dict)  # What came of proving the plan
     trusted: tuple[str, ...] = ()  # Names from the user's own code that the pipeline may load
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # Path -> size, SHA-256
-    format: int = FORMAT
+    format: int = FORMAT  # Of the bundle itself
 
 
 @dataclass(frozen=True)
