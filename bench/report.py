@@ -259,10 +259,10 @@ In one process, without checking the rows. {_seconds(found)}.
 def _bars(axes, names, values, title, said, colours):
     axes.barh(names, values, color=colours)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
     for place, value in enumerate(values):
-        axes.annotate(said(value), (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(said(value), (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=11)
 
 
 def draw(found, file: Path):
@@ -272,13 +272,13 @@ def draw(found, file: Path):
 
     from mlserve.plots import BLUE, FAINT, INK, ORANGE, PAPER
 
-    names, most = list(found["servers"]), _clients(found)[-1]
+    names, most = [n for n in found["servers"] if n not in (UNKEPT, WHOLE)], _clients(found)[-1]  # a table has those
     colours = [BLUE if n.startswith("mlserve") else FAINT if n in (EMPTY, BARE) else ORANGE for n in names]
     style = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": FAINT}
     style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E4E4E4"}
-    style |= {"axes.axisbelow": True, "axes.facecolor": PAPER, "font.size": 10.5}
+    style |= {"axes.axisbelow": True, "axes.facecolor": PAPER, "font.size": 12.5, "axes.titlesize": 11}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(10, 1.2 + 0.42 * len(names)), layout="constrained", facecolor=PAPER, dpi=144)
+        figure = Figure(figsize=(9.5, 1.1 + 0.4 * len(names)), layout="constrained", facecolor=PAPER, dpi=144)
         left, right = figure.subplots(1, 2, sharey=True)
         speed = [_ratio(found, n, "reference", most) for n in names]
         title = f"Requests/s, × {REFERENCE}, {most} clients"
