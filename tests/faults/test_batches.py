@@ -12,7 +12,7 @@ from mlserve.contract import Contract, Field, Output
 from tests.conftest import Service
 from tests.served import bundle_of
 
-CLIENTS, EACH = 64, 10
+CLIENTS, EACH = 64, 5
 CONTRACT = Contract((Field("seat", "integer", example=1),), Output("regression", "price"))
 
 
