@@ -15,6 +15,7 @@ import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator, MutableSequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -220,8 +221,9 @@ class Metrics:
         if self.file is not None and self.folder is not None:
             self.file.close()
             self.file = None
-            if not any(is_held(path) for path in self.folder.glob("*.tally")):
-                shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another worker that ends now was quicker
+                if not any(is_held(path) for path in self.folder.glob("*.tally")):
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
 # %% ../nbs/25_metrics.ipynb #5ba26bd5
 def add_up(
