@@ -99,6 +99,16 @@ def test_what_the_journal_costs_is_told_for_its_default_and_for_all_answers(monk
     assert report.journal({**found, "servers": {COMPILED: seen[COMPILED]}}) == ""
 
 
+def test_the_published_table_is_that_of_the_published_figures(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import report
+
+    found = json.loads((ROOT / "bench/results.json").read_text(encoding="utf-8"))
+    assert not found["settings"]["quick"] and (ROOT / "bench/results.md").read_text(encoding="utf-8") == report.table(
+        found
+    )
+
+
 def test_a_server_that_is_not_known_is_named(tmp_path):
     done = subprocess.run([*RUN, "--only", "gunicorn"], env=environment(), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "there is no server 'gunicorn'; known are FastAPI + pandas, " in done.stderr
