@@ -28,7 +28,7 @@ from .wire import BadJson, read_json
 class BadFile(MlserveError):
     "A file that cannot be scored"
 
-    status, exit_code = 422, 13
+    status, exit_code = 422, 4
 
 # %% ../nbs/42_batch.ipynb #8bbef57b
 PIECE = 5_000  # Rows that are read, scored and written together

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'NAME', 'FILE', 'BadBundle', 'NoBundle', 'NotWritten', 'Lineage', 'Manifest', 'Bundle', 'unreleased', 'dump',
-           'write_bundle', 'read_manifest', 'read_bundle', 'find_bundle']
+           'recover', 'take_place', 'write_bundle', 'read_manifest', 'read_bundle', 'find_bundle']
 
 # %% ../nbs/03_bundle.ipynb #adfb5615
 import json
@@ -114,7 +114,9 @@ def _standing(folder: Path) -> Path:
     return old if not folder.exists() and old.is_dir() else folder
 
 
-def _recover(folder: Path) -> None:
+def recover(
+    folder: Path,  # Where a bundle is about to be written
+) -> None:
     "Undo a replacement that was cut off; only a writer may, as a reader cannot tell that from one under way"
     if (standing := _standing(folder)) != folder:
         os.replace(standing, folder)
@@ -135,6 +137,20 @@ def _sync(folder: Path) -> None:
     finally:
         os.close(handle)
 
+
+def take_place(
+    new: Path,  # A whole bundle beside it
+    folder: Path,  # Where it shall stand; what stands there goes last of all
+) -> None:
+    "Let a bundle take its place"
+    old = _aside(folder, "old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
 # %% ../nbs/03_bundle.ipynb #36b3beb6
 def write_bundle(
     folder: Path,  # Where it shall stand
@@ -147,8 +163,8 @@ def write_bundle(
         raise BadBundle(f"{manifest.name!r} cannot name a model; use letters, digits, - and _")
     listed = {path: (len(data), sha256(data).hexdigest()) for path, data in sorted(files.items())}
     manifest = replace(manifest, files=listed)
-    new, old = _aside(folder, "new"), _aside(folder, "old")
-    _recover(folder)
+    new = _aside(folder, "new")
+    recover(folder)
     shutil.rmtree(new, ignore_errors=True)
     try:
         for path, data in {**files, "manifest.json": dump(asdict(manifest))}.items():
@@ -161,12 +177,7 @@ def write_bundle(
             "free the disk, or set MLSERVE_MODEL_FOLDER to another folder"
         ) from None
     prove(read_bundle(new))
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    take_place(new, folder)
     return read_bundle(folder)
 
 # %% ../nbs/03_bundle.ipynb #7201caa1

@@ -25,7 +25,7 @@ from .remote import NoStore, Objects, StoreError, find_remote, open_store
 from .score import Model, load_model
 from .serving import Service
 from .settings import BadSettings, Settings
-from .store import Limits, Pointer, Tell, Tracked, fetch, read_dvc, read_lock, read_pointer
+from .store import Limits, Pointer, Tell, Tracked, fetch, mark_used, read_dvc, read_lock, read_pointer
 
 # %% ../nbs/33_follow.ipynb #ba249d92
 class NewMajor(MlserveError):
@@ -188,7 +188,7 @@ class Follower:
         "Look once, and swap if there is something new"
         async with self._looking:
             try:
-                found = await beside(lambda: look(self.place, self.followed, self.highest, self.majors))
+                found = await beside(self._find)
             except Exception as error:
                 self._fail(as_fault(error))
             else:
@@ -203,6 +203,10 @@ class Follower:
         await self.look()
         if self.error:
             raise self.error
+
+    def _find(self) -> tuple[Pointer, Model] | None:
+        mark_used(self.service.model.bundle.folder)  # its card and its plots are read from there
+        return look(self.place, self.followed, self.highest, self.majors)
 
     def _succeed(self, found: tuple[Pointer, Model] | None) -> None:
         self.failed, self.error = 0, None

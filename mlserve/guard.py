@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Scope', 'Receive', 'Send', 'App', 'CHUNKED', 'LINGER', 'HELD', 'SMALL', 'BodyTooLarge', 'BodyTooSlow',
-           'UnsupportedEncoding', 'BadFraming', 'TooBusy', 'Stopping', 'NotStarted', 'body_length', 'at_once', 'Gone',
-           'Exchange', 'refuse', 'Bodies', 'Life', 'Guard']
+           'UnsupportedEncoding', 'BadFraming', 'Stopping', 'NotStarted', 'body_length', 'at_once', 'Gone', 'Exchange',
+           'refuse', 'Bodies', 'Life', 'Guard']
 
 # %% ../nbs/34_guard.ipynb #217d5982
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 
 from .answers import Headers, Message, as_error, error_messages, route_path, with_policy
 from .drain import Drain
-from .errors import MlserveError
+from .errors import MlserveError, TooBusy
 from .settings import Serve
 from .shortcut import AtOnce, Shortcut, shortcut_of
 from .walk import give_back
@@ -51,15 +51,6 @@ class BadFraming(MlserveError):
     "A request that can be read in more than one way"
 
     status = 400
-
-
-class TooBusy(MlserveError):
-    "More requests than this process takes on"
-
-    status = 503
-
-    def __init__(self) -> None:
-        super().__init__("the service is busy; send this request again in a second")
 
 
 class Stopping(MlserveError):

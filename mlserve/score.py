@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Score', 'MOST_ONE_BY_ONE', 'TOLERANCE', 'Scored', 'Model', 'answer', 'class_name', 'sklearn_engine', 'plan_engine',
-           'UnknownEngine', 'load_model', 'ProbeFailed', 'make_probe', 'check_probe', 'TooBusy', 'Batcher']
+           'UnknownEngine', 'load_model', 'ProbeFailed', 'make_probe', 'check_probe', 'Batcher']
 
 # %% ../nbs/30_score.ipynb #33fb4ae0
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any
 
 from .bundle import Bundle
 from .contract import Contract, Row
-from .errors import FieldError, MlserveError
+from .errors import FieldError, MlserveError, TooBusy
 from .plan import from_bytes
 from .walk import CannotScore, Scorer, give_back, scorer
 
@@ -249,7 +249,7 @@ TOLERANCE = 1e-6  # Of a probability, or of a value relative to its size
 class ProbeFailed(MlserveError):
     "A model that does not give the answers it gave when it was made"
 
-    status, exit_code = 500, 11
+    status, exit_code = 500, 6
 
 
 def make_probe(
@@ -288,15 +288,6 @@ def check_probe(
     return len(scored)
 
 # %% ../nbs/30_score.ipynb #0453ee31
-class TooBusy(MlserveError):
-    "More rows are waiting than can be scored in time"
-
-    status, exit_code = 503, 12
-
-    def __init__(self) -> None:
-        super().__init__("the service has more to do than it can; try again in a second")
-
-
 class Batcher:
     "Scores rows on one thread, those that wait together in one call"
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HASH', 'T', 'Tell', 'ABANDONED', 'KEPT', 'Tracked', 'read_dvc', 'read_lock', 'Entry', 'object_path', 'Limits',
-           'list_folder', 'manifest_digest', 'fetch', 'place', 'Pointer', 'pointer_path', 'read_pointer',
+           'mark_used', 'list_folder', 'manifest_digest', 'fetch', 'place', 'Pointer', 'pointer_path', 'read_pointer',
            'write_pointer', 'check_objects']
 
 # %% ../nbs/22_store.ipynb #f78168f8
@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeVar
 
-from .bundle import FILE, BadBundle, Bundle, NoBundle, dump, read_bundle
+from .bundle import FILE, BadBundle, Bundle, NoBundle, dump, read_bundle, recover, take_place
 from mlserve.remote import (
     ObjectDamaged,
     ObjectMissing,
@@ -85,8 +85,11 @@ def read_lock(
     path: str,  # Of the stage's output that is wanted
 ) -> Tracked:  # It
     "Find what a stage made in a `dvc.lock`"
-    stages = _yaml(text, "dvc.lock").get("stages") or {}
-    outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs") or ()}
+    try:
+        stages = (_yaml(text, "dvc.lock").get("stages") or {}).values()
+        outs = {out.get("path"): out for stage in stages for out in stage.get("outs") or ()}
+    except (AttributeError, TypeError):
+        raise StoreError("dvc.lock is not as DVC writes it; take it from git again, or run `dvc repro`") from None
     if path not in outs:
         raise StoreError(f"dvc.lock knows no {path}; run `dvc repro`")
     return _tracked(outs[path], path)
@@ -221,7 +224,10 @@ def _settle(part: Path, folder: Path) -> None:
 KEPT = 3  # Bundles of one model that stay in the cache
 
 
-def _mark_used(folder: Path) -> None:
+def mark_used(
+    folder: Path,  # Of a bundle in the cache
+) -> None:
+    "Keep a bundle that is in use from being taken for one that is not"
     with suppress(OSError):  # a cache that another user filled
         os.utime(folder, ns=(time.time_ns(),) * 2)
 
@@ -316,12 +322,12 @@ def fetch(
         finally:
             shutil.rmtree(part, ignore_errors=True)
         bundle = read_bundle(folder)
-        _mark_used(folder)
+        mark_used(folder)
         _keep_few(cache, bundle.manifest.name)
         return bundle
     if manifest and manifest_digest(folder) != manifest:
         raise BadBundle("the manifest in the store is not the one that was promoted; release the model again")
-    _mark_used(folder)
+    mark_used(folder)
     return read_bundle(folder)
 
 # %% ../nbs/22_store.ipynb #c80a8dae
@@ -331,17 +337,14 @@ def place(
 ) -> Bundle:  # As it stands there
     "Copy a bundle to where it is served from, whole or not at all"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    new = folder.with_name(f".{folder.name}.new")
+    recover(folder)
     shutil.rmtree(new, ignore_errors=True)
     for file in (*bundle.manifest.files, "manifest.json"):
         (new / file).parent.mkdir(parents=True, exist_ok=True)
         write_pieces(new / file, [(bundle.folder / file).read_bytes()])
     read_bundle(new)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    take_place(new, folder)
     return read_bundle(folder)
 
 # %% ../nbs/22_store.ipynb #e094fd1f
@@ -378,9 +381,12 @@ def _pointer(data: bytes | None) -> Pointer | None:
     try:
         stored = json.loads(data)
         found = Pointer(**{name: stored[name] for name in Pointer.__dataclass_fields__})
+        words = (found.name, found.stage, found.version, found.tag, found.manifest, found.time)
+        if type(found.counter) is not int or not all(isinstance(word, str) for word in words):
+            raise TypeError
         _tracked({"md5": found.md5, "hash": "md5"}, found.name)
         return found
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, StoreError):
         raise ObjectDamaged("the pointer in the store cannot be read; promote the version again") from None
 
 # %% ../nbs/22_store.ipynb #2b548ac4

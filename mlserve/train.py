@@ -30,7 +30,7 @@ from .recipe import Params, Recipe
 class CannotFit(MlserveError):
     "A pipeline that cannot be fitted to its data"
 
-    status, exit_code = 422, 10
+    status, exit_code = 422, 9
 
 
 @dataclass(frozen=True)

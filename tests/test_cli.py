@@ -85,9 +85,9 @@ def test_predict_answers_a_file(census, suffix):
 def test_a_wrong_file_is_named_and_nothing_is_written(census):
     (census / "people.csv").write_text("age\nforty\n")
     refused = mlserve(census, "predict", "people.csv")
-    assert refused.returncode == 13 and "people.csv has no column 'workclass'" in refused.stderr
+    assert refused.returncode == 4 and "people.csv has no column 'workclass'" in refused.stderr
     missing = mlserve(census, "predict", "nobody.csv", "--json")
-    assert missing.returncode == 13 and json.loads(missing.stdout)["error"] == "bad_file"
+    assert missing.returncode == 4 and json.loads(missing.stdout)["error"] == "bad_file"
     assert not list(census.glob("*.predicted*")) and not list(census.glob(".*.part"))
 
 

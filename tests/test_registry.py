@@ -251,11 +251,26 @@ def test_a_version_with_a_damaged_object_is_not_promoted(stored):
     assert in_service(read_events(project.root), "prod").version == "1.0.0"
 
 
+def hurt(pointer, **changes):
+    return json.dumps(json.loads(pointer) | changes).encode()
+
+
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
-def test_a_pointer_that_cannot_be_read_is_written_anew(stored, version):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda pointer: pointer[:14],
+        lambda pointer: hurt(pointer, md5="zz"),
+        lambda pointer: hurt(pointer, counter="x"),
+        lambda pointer: hurt(pointer, version=1),
+    ],
+    ids=["cut", "md5", "counter", "version"],
+)
+def test_a_pointer_that_cannot_be_read_is_written_anew(stored, version, damage):
     project, store = stored
     promote(project, store, "census", "1.0.0", "prod")
-    (store.root / pointer_path("census", "prod")).write_bytes(b'{"name": "cen')
+    file = store.root / pointer_path("census", "prod")
+    file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ObjectDamaged, match="promote the version again"):
         read_pointer(store, "census", "prod", tries=1)
     promote(project, store, "census", version, "prod")

@@ -384,6 +384,27 @@ def test_of_each_model_the_few_bundles_that_were_used_last_are_kept(tmp_path):
     assert {p.name for p in cache.iterdir()} == kept | {"other"}
 
 
+def test_a_copy_that_was_cut_off_between_its_two_moves_loses_nothing(tmp_path, monkeypatch):
+    made = bundle(tmp_path / "made")
+    place(made, tmp_path / "models" / "hours")
+    (tmp_path / "models" / "hours").rename(tmp_path / "models" / ".hours.old")  # killed there
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlserve.store.write_pieces", full)
+        with pytest.raises(OSError, match="No space"):
+            place(made, tmp_path / "models" / "hours")
+    assert files(tmp_path / "models" / "hours") == files(made.folder)
+
+
+@pytest.mark.parametrize("text", ["stages: {a: 1}", "stages: {a: {outs: [1]}}", "stages: [1]", "[]", "outs: 1", "1"])
+def test_a_lock_of_another_shape_is_said_to_be_one(text):
+    with pytest.raises(StoreError, match=r"dvc\.lock .*`dvc repro`"):
+        read_lock(text, "models/census")
+
+
 def test_what_comes_twice_is_told_once(tmp_path, monkeypatch):
     made, root, tracked = pushed(tmp_path)
     store, told, broken = open_store(Remote(str(root))), [], []
