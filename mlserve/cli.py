@@ -213,11 +213,14 @@ def compare(
     from mlserve.versus import compare_bundles
 
     change = compare_bundles(read_bundle(champion), read_bundle(challenger))
+    text = as_markdown(change) if markdown else as_text(change)
     if plot and change.behaviour:
         from mlserve.flips import flips_picture
 
         plot.write_bytes(flips_picture(change.behaviour))
-    say(as_markdown(change) if markdown else as_text(change), change_as_json(change), json_)
+    elif plot:
+        text += "\nnothing is drawn, because the answers are the same or cannot be compared"
+    say(text, change_as_json(change), json_)
 
 
 @app.command()
@@ -292,7 +295,7 @@ def data_copy(json_: Json = False) -> None:
 @data.command("stream")
 @told
 def data_stream(
-    week: Annotated[int, typer.Option(help="Which week, 1 to 24.")],
+    week: Annotated[int, typer.Option(help="Which week, 13 to 24; the weeks before are in the data.")],
     drift: Annotated[str | None, typer.Option(help="KIND:STRENGTH, such as covariate:0.5.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drift.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Parquet file to write; in the data folder if not given.")] = None,
@@ -513,7 +516,7 @@ def retrain(
     from mlserve.rounds import as_dict, as_markdown, headline
 
     if report and not report.parent.is_dir():  # said before a model goes live
-        raise FileNotFoundError(ENOENT, f"there is no folder {report.parent} for it; make it first", report)
+        raise FileNotFoundError(ENOENT, "its folder is not there", report)
     with steps() as step:
         done = retrain_(load_settings(), why, dry_run, step)
     if report:
@@ -870,8 +873,9 @@ def deploy_rollback(
     "Go back to a release of before; needs HEROKU_API_KEY."
     import os
 
-    from mlserve.heroku import platform, release_before, rollback
+    from mlserve.heroku import check_app, platform, release_before, rollback
 
+    check_app(app_)
     there = platform(os.environ)
     seen = rollback(there, app_, release or release_before(there, app_))
     say(seen, {"seen": seen}, json_)

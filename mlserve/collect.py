@@ -20,7 +20,7 @@ from .bundle import dump
 from .contract import Contract
 from .database import Database, Entry, read
 from .errors import MlserveError
-from .increments import ID, increments_folder
+from .increments import ID, increments_folder, read_increment
 
 if sys.platform != "win32":
     import fcntl
@@ -37,12 +37,9 @@ class CannotCollect(MlserveError):
 
 def _taken(folder: Path, target: str) -> dict[str, Any]:
     "The truth of each answer that an increment holds"
-    from pyarrow import parquet
-
     taken: dict[str, Any] = {}
     for path in sorted(folder.glob("*.parquet")):
-        table = parquet.read_table(path, columns=[ID, target]).to_pydict()
-        taken |= dict(zip(table[ID], table[target], strict=True))
+        taken |= {id_: row[target] for id_, row in read_increment(path, (target,)).items()}
     return taken
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .contract import Contract, Field, Output, Row, amend, cell, infer_field, iso
 from .errors import MlserveError
 from .increments import with_increments
-from .recipe import MISSING, MOST_GROUPS, Recipe, Slice, read_params
+from .recipe import MISSING, MOST_GROUPS, BadRecipe, Recipe, Slice, fault, read_params
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -427,5 +427,9 @@ def load_table(
     except FileNotFoundError as error:
         file = Path(str(error.filename or error)).name  # which Parquet's reader says in the message alone
         raise BadData(f"the data of {recipe.name} is not there: no file {file}") from None
+    except MlserveError:
+        raise
+    except Exception as error:
+        raise BadRecipe(f"the load of {recipe.name} fails: {fault(error, settings.root)}") from error
     _names(recipe, loaded)  # before rows are added, which takes a frame whose columns have names of their own
     return make_table(recipe, with_increments(loaded, folder, recipe.name), share, contract)

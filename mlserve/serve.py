@@ -179,6 +179,8 @@ def bind(
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)  # 127.0.0.1 before ::1
+    except UnicodeError:  # from names that DNS cannot say
+        raise HostUnknown(host) from None
     except OSError as error:
         raise as_place_error(error, host, port) from None
     listening = socket.socket(family)

@@ -101,6 +101,8 @@ def strip(
     folder: Path,  # Of installed packages; what is hard-linked from elsewhere stays whole there
 ) -> float:  # How many MB less; 0 where there is no `strip`
     "Take symbols for debuggers out of compiled modules"
+    if not folder.is_dir():
+        raise NoSlug(f"there is no folder {folder.name} of installed packages; name the one of the build")
     tool, saved = shutil.which("strip"), 0
     modules = sorted(p for p in folder.rglob("*.so") if p.is_file() and not p.parent.name.endswith(".libs"))
     for module in modules if tool else ():

@@ -93,9 +93,11 @@ def _separator(path: Path, encoding: str) -> str:
     for letter in SEPARATORS:
         with path.open(encoding=encoding, errors="replace", newline="") as lines:
             try:
-                widths = [len(row) for row in islice(csv.reader(lines, delimiter=letter), 20) if row]
+                widths = [len(row) for row in islice(filter(None, csv.reader(lines, delimiter=letter)), 20)]
             except csv.Error as error:
                 raise BadData(f"{path.name} is no CSV: {error}") from None
+        if not widths:
+            raise BadData(f"{path.name} is empty")
         found[letter] = (sum(w == widths[0] for w in widths) * (widths[0] > 1), widths[0])
     best = max(SEPARATORS, key=found.__getitem__)
     if found[best][1] < 2:

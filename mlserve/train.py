@@ -24,7 +24,7 @@ from .bundle import Lineage
 from .contract import Contract
 from .data import Table
 from .errors import MlserveError
-from .recipe import Params, Recipe
+from .recipe import Params, Recipe, fault
 
 # %% ../nbs/12_train.ipynb #a601d807
 class CannotFit(MlserveError):
@@ -61,10 +61,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def unfitted(
     recipe: Recipe,  # What to build
     params: Params,  # With what
@@ -73,8 +69,8 @@ def unfitted(
     "Build a recipe's pipeline, with a sentence in place of a stack trace where that fails"
     try:
         pipeline = recipe.build(**params.pipeline)
-    except (ValueError, TypeError) as error:
-        raise CannotFit(f"the build of {recipe.name} fails: {_reason(error)}") from error
+    except Exception as error:
+        raise CannotFit(f"the build of {recipe.name} fails: {fault(error)}") from error
     if not hasattr(pipeline, "get_params"):
         raise CannotFit(f"the build of {recipe.name} returns {type(pipeline).__name__}; let it return a pipeline")
     regression = recipe.task == "regression"
@@ -95,8 +91,8 @@ def fit_rows(
     try:
         with threadpool_limits(limits=1):
             return pipeline.fit(rows, target)
-    except (ValueError, TypeError) as error:
-        raise CannotFit(f"the pipeline does not fit the data: {_reason(error)}; mend the recipe's build") from error
+    except Exception as error:
+        raise CannotFit(f"the pipeline does not fit the data: {fault(error)}; mend the recipe's build") from error
 
 
 def fit(

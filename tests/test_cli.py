@@ -154,6 +154,12 @@ def test_the_contract_is_exported(census):
     assert wrong.returncode != 0 and "jsonschema" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+def test_a_comparison_without_a_picture_says_why(census, tmp_path):
+    done = mlserve(census, "compare", "models/census", "models/census", "--plot", tmp_path / "x.png")
+    assert done.returncode == 0 and not (tmp_path / "x.png").exists()
+    assert done.stdout.endswith("nothing is drawn, because the answers are the same or cannot be compared\n")
+
+
 def test_the_stream_has_weeks(census):
     told = printed(mlserve(census, "data", "stream", "--week", "13", "--drift", "covariate:0.5", "--json"))
     assert told["rows"] == pq.read_metadata(told["file"]).num_rows > 500

@@ -95,6 +95,17 @@ def test_bad_files_are_refused_as_a_whole(projects, tmp_path):
     assert "nothing new" in mlserve(folder, "collect").stdout
 
 
+def test_a_damaged_increment_is_named(projects, tmp_path):
+    folder = copy_project(projects["wine"], tmp_path / "wine")
+    answered(folder, "wine", 1)
+    (folder / "data/wine-increments").mkdir(parents=True)
+    (folder / "data/wine-increments/000001.parquet").write_bytes(b"PAR1")
+    refused = mlserve(folder, "collect")
+    assert refused.returncode == 9 and refused.stderr == (
+        "mlserve: the increment wine-increments/000001.parquet cannot be read; restore it, or delete it and collect again\n"
+    )
+
+
 def test_two_that_collect_at_once_do_not_take_the_same(projects, tmp_path):
     folder = copy_project(projects["wine"], tmp_path / "wine")
     bundle, ids = answered(folder, "wine", 3)

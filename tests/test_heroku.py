@@ -13,6 +13,7 @@ from mlserve.heroku import (
     NotDeployed,
     Platform,
     SmokeFailed,
+    check_app,
     deploy,
     deploy_and_try,
     find_app,
@@ -190,6 +191,13 @@ def test_a_dry_run_says_what_would_be_done(project):
     assert told.returncode == 0 and "with census" in told.stdout and "not committed" in told.stdout
     wrong = mlserve(project, "deploy", "heroku", "--app", "Demo!", "--dry-run")
     assert wrong.returncode == 17 and "cannot name an app" in wrong.stderr
+    for command in (("heroku", "--dry-run"), ("rollback",)):
+        wrong = mlserve(project, "deploy", *command, "--app", "äpfel")
+        assert wrong.returncode == 17 and "cannot name an app" in wrong.stderr
+    for name in ("1st", "no", "last-", "demo\n", "a" * 31, "two words"):
+        with pytest.raises(NotDeployed, match="cannot name an app"):
+            check_app(name)
+    check_app("a-1")
     git(project, "rm", "-q", "requirements.txt")
     git(project, "commit", "-qm", "no requirements")
     wrong = mlserve(project, "deploy", "heroku", "--app", "demo", "--dry-run")

@@ -81,6 +81,7 @@ def table(**columns):
 BAD = {
     "no such column": (table(y=["a", "b"] * 50), "z", "has no column z"),
     "empty": ("", "y", "is empty"),
+    "only blank lines": ("\ufeff" + "\n" * 25, "y", "is empty"),
     "only a header": ("x,y\n", "y", "missing in every row"),
     "one class": (table(y=["a"] * 100), "y", "nothing to tell apart"),
     "target all missing": (table(y=[""] * 100), "y", "missing in every row"),

@@ -1,8 +1,13 @@
 "A recipe and its parameters are taken as they were meant, or refused with the thing and the next step."
 
+import sys
+
 import pytest
 
 from mlserve.recipe import BadRecipe, Params, Recipe, Slice, find_recipe, read_params
+from mlserve.retrain import train
+from mlserve.settings import load_settings
+from mlserve.train import CannotFit
 
 
 def build(alpha, beta=2):
@@ -114,6 +119,61 @@ def test_mistakes_in_the_recipes_module_are_told(tmp_path, monkeypatch, name, te
     with pytest.raises(BadRecipe) as refused:
         find_recipe(f"mistaken_{name}:recipe", tmp_path)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+FAULTS = """
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.pipeline import make_pipeline
+from mlserve.recipe import Recipe
+
+class Broken(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        raise KeyError("age")
+
+def load(folder):
+    return pd.DataFrame({"x": range(100), "y": ["a", "b"] * 50})
+
+def forbidden(folder):
+    raise PermissionError("no")
+
+def missing(folder):
+    return {}["age"]
+
+def build():
+    return make_pipeline(Broken())
+
+def out_of_reach():
+    raise RuntimeError("the licence server is away")
+
+fit = Recipe("c", "binary", "y", load, build, positive="a")
+built = Recipe("c", "binary", "y", load, out_of_reach, positive="a")
+closed = Recipe("c", "binary", "y", forbidden, build, positive="a")
+keyless = Recipe("c", "binary", "y", missing, build, positive="a")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        (
+            "fit",
+            CannotFit,
+            "the pipeline does not fit the data: KeyError: 'age' (faulty.py, line 9); mend the recipe's build",
+        ),
+        ("built", CannotFit, "the build of c fails: RuntimeError: the licence server is away (faulty.py, line 24)"),
+        ("closed", BadRecipe, "the load of c fails: PermissionError: no (faulty.py, line 15)"),
+        ("keyless", BadRecipe, "the load of c fails: KeyError: 'age' (faulty.py, line 18)"),
+    ],
+)
+def test_whatever_the_code_of_a_recipe_raises_is_a_sentence(tmp_path, monkeypatch, name, kind, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    (tmp_path / "faulty.py").write_text(FAULTS)
+    (tmp_path / "settings.ini").write_text(f"[model]\nrecipe = faulty:{name}\n")
+    with pytest.raises(kind) as refused:
+        train(load_settings(tmp_path, environ={}))
+    assert str(refused.value) == said and not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("where", ["", ":recipe", ".x:recipe", "a..b:recipe", "a b"])

@@ -245,6 +245,32 @@ def test_a_model_is_judged_by_what_serves_it(trained):
     assert np.array(by_plan) == pytest.approx(np.array(by_pipeline), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "metric", "decision"),
+    [
+        ({"roc_auc": 0.9, "f1": 0.8}, {"roc_auc": 0.8}, "roc_auc", "hold"),
+        ({"roc_auc": 0.8, "f1": 0.8}, {"f1": 0.7}, "f1", "hold"),
+        ({"f1": 0.7}, {"roc_auc": 0.8, "f1": 0.8}, "f1", "promote"),
+        ({"roc_auc": 0.8}, {"f1": 0.7}, "binary", "promote"),
+    ],
+)
+def test_models_that_share_no_rows_are_held_to_a_metric_both_have(trained, old, new, metric, decision):
+    bundle = read_bundle(trained / "models" / "wine")
+    output = replace(bundle.contract.output, task="binary")
+
+    def measured(metrics):
+        spread = {
+            f"{name}_{end}": value + by
+            for name, value in metrics.items()
+            for end, by in (("low", -0.01), ("high", 0.01))
+        }
+        manifest = replace(bundle.manifest, metrics=metrics | spread)
+        return replace(bundle, contract=replace(bundle.contract, output=output), manifest=manifest)
+
+    verdict = module._unfaced(measured(old), measured(new))
+    assert (verdict.decision, verdict.reasons[0].subject) == (decision, metric)
+
+
 def test_a_release_commits_only_its_own_files(project):
     (project.root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 2.0\n")
     (project.root / "staged.txt").write_text("mine")

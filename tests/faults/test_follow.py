@@ -1,5 +1,6 @@
 "Promotions and rollbacks while clients ask, among them models that must not go live and a store that hangs."
 
+import asyncio
 import http.client
 import json
 import threading
@@ -11,6 +12,11 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from mlserve.follow import Follower, Place
+from mlserve.metrics import Metrics
+from mlserve.score import load_model
+from mlserve.serving import Service as Service_
+from mlserve.store import KEPT
 from tests.conftest import Service
 from tests.faults.shop import Shop, make_bundle, rate_of
 
@@ -145,6 +151,23 @@ def test_swaps_under_load_lose_nothing_and_every_answer_is_of_the_version_it_nam
         assert swaps > steps // 2
         assert clients.answers > 20 * steps
         assert clients.failures == []
+
+
+def test_models_that_must_not_go_live_do_not_push_the_one_in_service_out_of_the_cache(tmp_path):
+    shop = Shop(tmp_path)
+    place = Place(shop.folder, "pay", "prod", tmp_path / "cache")
+    service = Service_(
+        load_model(make_bundle(tmp_path / "pay", "1.0.0", rate_of("1.0.0"), rate_of("1.0.0"))), None, Metrics()
+    )
+    follower = Follower(service, place, EVERY)
+    shop.promote(shop.release("1.0.1"))
+    assert asyncio.run(follower.look()) == "" and service.model.version == "1.0.1"
+    for patch in range(2, 2 + 2 * KEPT):
+        shop.promote(shop.release(f"1.0.{patch}", "wrong probe"))
+        assert "probe" in asyncio.run(follower.look())
+    assert len(list(place.cache.iterdir())) == KEPT
+    assert service.model.version == "1.0.1" and service.model.bundle.read("contract.json")
+    shop.server.server_close()
 
 
 def test_many_swaps_leave_no_open_files_and_no_threads_behind(tmp_path):

@@ -545,7 +545,7 @@ def test_a_port_that_is_taken_in_the_last_moment(workers, tmp_path):
 
 def test_places_that_do_not_exist(monkeypatch):
     assert start_fails(host="192.0.2.1")[::2] == (5, f"{HostUnknown('192.0.2.1')}\n")
-    for host in ("192.0.2.1", ""):
+    for host in ("192.0.2.1", "", "my..host", "a" * 64):
         with pytest.raises(HostUnknown, match="set MLSERVE_SERVE_HOST to 127"):
             bind(host, 8000)
     with pytest.raises(PortUnknown, match="there is no port 70000"):

@@ -188,6 +188,8 @@ def test_symbols_for_debuggers_are_taken_out_of_one_place_only(tmp_path):
     done = subprocess.run(run, env=environment(PYTHONPATH=packages), capture_output=True, text=True)
     assert done.stdout.startswith(str(packages)) and done.returncode == 0, done.stderr
     assert json.loads(mlserve(tmp_path, "slug", "strip", packages, "--json").stdout)["mb"] == 0
+    wrong = mlserve(tmp_path, "slug", "strip", tmp_path / "none")
+    assert wrong.returncode == 16 and "there is no folder none of installed packages" in wrong.stderr
 
 
 @pytest.mark.slow
