@@ -782,13 +782,14 @@ def slug_(context: typer.Context, json_: Json = False) -> None:
 @slug.command("strip")
 @told
 def slug_strip(
-    folder: Annotated[Path, typer.Argument(help="Of the installed packages.")] = Path(".heroku/python"),
+    folder: Annotated[Path | None, typer.Argument(help="Of the installed packages; Heroku's if not given.")] = None,
     json_: Json = False,
 ) -> None:
     "Take symbols for debuggers out of compiled packages; a build does it once they are installed."
-    from mlserve.slug import strip
+    from mlserve.slug import PREFIX, strip
 
-    mb = strip(folder)
+    # a container's build runs what Heroku's runs, and has no such folder
+    mb = strip(folder or PREFIX) if folder or PREFIX.is_dir() else 0.0
     say(f"-----> {mb:.1f} MB of symbols for debuggers taken out", {"mb": round(mb, 1)}, json_)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from .errors import MlserveError
 from .settings import Settings
@@ -80,6 +81,12 @@ def _absolute(url: str, beside: Path) -> str:
     return str((beside / Path(url.removeprefix("file://")).expanduser()).resolve())
 
 
+def _alike(url: str, other: str) -> bool:
+    "May the options of one address, keys among them, be used for the other?"
+    one, two = urlsplit(url), urlsplit(other)
+    return one.scheme == two.scheme and (not one.scheme.startswith("http") or one.netloc == two.netloc)
+
+
 def find_remote(
     settings: Settings,  # Where the project is
 ) -> Remote:  # The store of the project
@@ -90,7 +97,8 @@ def find_remote(
     default = config.get("core", "remote", fallback="")
     options = dict(config[named[default]]) if default in named else {}
     if settings.store.url:
-        return Remote(_absolute(settings.store.url, settings.root), options)
+        known = _alike(settings.store.url, options.get("url", ""))
+        return Remote(_absolute(settings.store.url, settings.root), options if known else {})
     if not options.get("url"):
         raise NoStore("no store is set; run `dvc remote add -d NAME URL`, or set MLSERVE_STORE_URL")
     if options.get("version_aware") == "true" or options.get("worktree") == "true":

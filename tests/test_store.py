@@ -461,6 +461,24 @@ def test_remotes_that_cannot_be_used(tmp_path):
     assert "secret" not in repr(Remote("s3://b", {"secret_access_key": "secret"}))
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "kept"),
+    [
+        ("s3://mine", "s3://mine", True),
+        ("s3://mine", "s3://another", True),  # they sign, and are not sent
+        ("https://models.example/a", "https://models.example/b", True),
+        ("https://models.example/a", "https://elsewhere.example/a", False),
+        ("https://models.example/a", "http://models.example/a", False),
+        ("s3://mine", "https://elsewhere.example", False),
+        ("s3://mine", "folder", False),
+    ],
+)
+def test_keys_of_one_store_are_not_sent_to_another(tmp_path, own, other, kept):
+    project = dvc_project(tmp_path / "p", own, password="secret")
+    remote = find_remote(replace(project, store=replace(project.store, url=other)))
+    assert ("password" in remote.options) == kept
+
+
 def test_keys_come_from_options_environment_or_the_file(tmp_path, monkeypatch):
     from mlserve.remote import _aws_keys, _s3
 
