@@ -221,7 +221,7 @@ def _format(path: Path) -> Format:
 
 def predict_file(
     model: Model,  # Which answers
-    source: Path,  # .csv, .jsonl or .parquet
+    source: Path,  # .csv, .jsonl, .ndjson or .parquet
     target: Path,  # Of the same format; replaced only when all is well
     progress: Callable[[float], None] = lambda share: None,  # Called with the share that is done
 ) -> int:  # How many rows were answered

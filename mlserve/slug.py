@@ -237,7 +237,7 @@ def running(
     with TemporaryDirectory() as logs, (Path(logs) / "log").open("w+", encoding="utf-8") as log:
         web = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=slug.app, env=environment, stdout=log, stderr=log)
         try:
-            _await_ready(web, port, time.monotonic() + patience, lambda: (Path(logs) / "log").read_text())
+            _await_ready(web, port, patience, lambda: (Path(logs) / "log").read_text())
             yield web.pid, port
         finally:
             web.terminate()
@@ -248,7 +248,8 @@ def running(
                 web.wait()
 
 
-def _await_ready(web: "subprocess.Popen[bytes]", port: int, until: float, log: Callable[[], str]) -> None:
+def _await_ready(web: "subprocess.Popen[bytes]", port: int, patience: float, log: Callable[[], str]) -> None:
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         if web.poll() is not None:
             said = log().strip().splitlines() or ["nothing"]
@@ -259,7 +260,7 @@ def _await_ready(web: "subprocess.Popen[bytes]", port: int, until: float, log: C
                     return
         except (URLError, OSError):
             time.sleep(0.05)
-    raise NoSlug(f"the web process does not answer on port {port} in 60 seconds; have it listen on $PORT")
+    raise NoSlug(f"the web process does not answer on port {port} in {patience:g} seconds; have it listen on $PORT")
 
 
 def try_out(
