@@ -418,10 +418,13 @@ def release(
     from dataclasses import asdict
 
     from mlserve.bundle import find_bundle
+    from mlserve.registry import git
     from mlserve.release import release as release_
     from mlserve.rounds import CODES as codes
     from mlserve.rounds import NOTHING
 
+    if why and not level:
+        raise typer.BadParameter("--why says why the level is raised; name the --level too")
     settings = load_settings()
     source = find_bundle(folder, settings.model.name) if folder else None
     with steps() as step:
@@ -429,7 +432,9 @@ def release(
     tag = f"{done.name}@v{done.version}"
     text = f"{done.recovered}\n" if done.recovered else ""
     if done.done == "released":
-        text += f"released {tag} ({done.why}); `git push --follow-tags` shares it, "
+        on_branch = git(settings.root, "branch", "--show-current").strip()
+        push = "git push --follow-tags" if on_branch else f"git push origin {tag}"
+        text += f"released {tag} ({done.why}); `{push}` shares it, "
         text += f"`mlserve promote {tag} --stage {settings.registry.stage}` puts it into service"
     else:
         text += f"{done.done}: {done.why}"

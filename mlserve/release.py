@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -36,10 +36,10 @@ from mlserve.registry import (
     released,
     tracked_at,
 )
-from .remote import Folder, ObjectMissing, StoreError, find_remote, open_store
+from .remote import Folder, ObjectDamaged, ObjectMissing, StoreError, find_remote, open_store
 from .score import load_model
 from .settings import Settings
-from .store import Limits, check_objects, fetch, manifest_digest, place, read_dvc
+from .store import Limits, check_objects, fetch, manifest_digest, place, read_dvc, read_pointer
 
 if TYPE_CHECKING:
     from mlserve.recipe import Recipe
@@ -488,6 +488,8 @@ def _ready(settings: Settings) -> str:
     root = settings.root
     git(root, "rev-parse", "--git-dir")
     git(root, "var", "GIT_COMMITTER_IDENT")
+    if git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise NoRepository("this clone is shallow and does not know every version; run `git fetch --unshallow --tags`")
     if not (root / ".dvc").is_dir():
         raise NoRepository("this is no DVC repository; run `dvc init`, and commit it")
     find_remote(settings)
@@ -497,6 +499,30 @@ def _ready(settings: Settings) -> str:
             "git has no commit yet; commit the project first, so that a release has something to stand on"
         )
     return head
+
+
+def _check_unknown(settings: Settings, name: str) -> None:
+    "Refuse a first version where the store says that there were others"
+    store = open_store(find_remote(settings), settings.store.wait)
+    with suppress(ObjectDamaged):
+        if pointer := read_pointer(store, name, settings.registry.stage):
+            raise NoRepository(
+                f"no version of {name} is known here, but the store says that {pointer.version} is in {pointer.stage}; "
+                "run `git fetch --tags`"
+            )
+
+
+def _released_already(
+    settings: Settings, champion: tuple[Event, Bundle], newest: str, challenger: Bundle, change: Change | None
+) -> tuple[Event, Bundle] | None:
+    "The version that the challenger is: the champion, or the newest, which may wait to be put into service"
+    if _same(champion[1], challenger) or (change and change.level == "none"):
+        return champion
+    if newest == champion[0].version:
+        return None
+    event = released(read_events(settings.root, challenger.manifest.name))[newest]
+    bundle = _fetched(settings, event)
+    return (event, bundle) if _same(bundle, challenger) else None
 
 
 def _same(champion: Bundle, challenger: Bundle) -> bool:
@@ -563,12 +589,16 @@ def release(
         name = challenger.manifest.name
         found = champion_of(settings, name)
         newest = next(reversed(released(read_events(settings.root, name))), "")
+        if not found:
+            _check_unknown(settings, name)
         change = compare(found[1], challenger) if found else None
         if change and raised:
             change = raise_level(change, *raised)
-        if found and (_same(found[1], challenger) or (change and change.level == "none")):
-            place(found[1], models / name)
-            said = f"{name}@v{found[0].version} stands in {models.name}/{name} again"
+        if found and (there := _released_already(settings, found, newest, challenger, change)):
+            place(there[1], models / name)
+            said = f"{name}@v{there[0].version} stands in {models.name}/{name} again"
+            if there[0].version != found[0].version:
+                said += "; it was released before, and `mlserve promote` puts it into service"
             return Release("nothing to release", name, newest, said, recovered, None, change)
         verdict = _judged(settings, found[1] if found else None, challenger, step)
         if not verdict:

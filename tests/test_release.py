@@ -271,6 +271,48 @@ def test_models_that_share_no_rows_are_held_to_a_metric_both_have(trained, old, 
     assert (verdict.decision, verdict.reasons[0].subject) == (decision, metric)
 
 
+def test_what_waits_to_be_put_into_service_is_not_released_again(project):
+    release(project)
+    promote(project, open_store(find_remote(project)), "wine", "1.0.0", "prod")
+    retrained(project, 5)
+    waiting = release(project)
+    assert waiting.done == "released"
+    train(project)
+    again = release(project)
+    assert (again.done, again.version) == ("nothing to release", waiting.version)
+    assert again.why.endswith("it was released before, and `mlserve promote` puts it into service")
+    assert read_bundle(project.root / "models/wine").manifest.version == waiting.version
+    assert list(released(read_events(project.root, "wine"))) == ["1.0.0", waiting.version]
+
+
+def test_a_clone_that_does_not_know_every_version_releases_none(project, tmp_path):
+    release(project)
+    promote(project, open_store(find_remote(project)), "wine", "1.0.0", "prod")
+    git(project.root, "commit", "-q", "--allow-empty", "-m", "Later")
+    for options, said in (
+        (["--depth=1"], "this clone is shallow"),
+        (["--no-tags"], "1.0.0 is in prod; run `git fetch --tags`"),
+    ):
+        clone = tmp_path / options[0]
+        git(tmp_path, "clone", "-q", *options, f"file://{project.root}", str(clone))
+        git(clone, "config", "user.name", "Ada")
+        git(clone, "config", "user.email", "ada@example.org")
+        shutil.copytree(project.root / "models/wine", clone / "models/wine")
+        url = find_remote(project).url
+        (clone / ".dvc/config.local").write_text(f"['remote \"r\"']\n    url = {url}\n")
+        with pytest.raises(NoRepository, match=said):
+            release(replace(load_settings(clone, environ={}), gate=LENIENT))
+        assert git(clone, "tag").split() == []
+
+
+def test_a_release_of_no_branch_says_how_its_tag_is_shared(project):
+    git(project.root, "checkout", "-q", "--detach")
+    done = mlserve(project.root, "release")
+    assert done.returncode == 0 and "`git push origin wine@v1.0.0` shares it" in done.stdout
+    done = mlserve(project.root, "release", "--why", "because")
+    assert done.returncode == 2 and "name the --level too" in done.stderr
+
+
 def test_a_release_commits_only_its_own_files(project):
     (project.root / "params.yaml").write_text("wine:\n  pipeline:\n    C: 2.0\n")
     (project.root / "staged.txt").write_text("mine")
