@@ -298,15 +298,14 @@ def _behaviour_reasons(b: Behaviour | None) -> Iterator[Reason]:
     if not (b.flips and b.churn) and b.furthest <= STILL * (1 if b.flips else b.scale):
         yield Reason("B1 answers", "none", "answers", f"the answers to {b.rows:,} held-out rows are the same")
         return
-    moved = f"{'flipped' if b.flips else 'moved by'} on {b.rows:,} held-out rows"
-    says = f"{_size(b, b.churn)} {moved}" if b.flips else f"answers {moved} {_size(b, b.churn)} on average"
+    moved = f"{_size(b, b.churn)} flipped" if b.flips else f"answers moved by {_size(b, b.churn)} on average"
+    says = f"{moved} on {b.rows:,} held-out rows"
     chance = "not known" if b.floor is None else f"chance: up to {_brief(b, b.floor)}"
     level = "major" if b.p_large < RISK else "minor" if b.floor is not None and b.p_floor < RISK else "patch"
     at = {"patch": b.minor_at if b.floor is not None else b.major_at, "minor": b.major_at, "major": b.major_at}[level]
-    after = {"patch": "minor" if b.floor is not None else "major", "minor": "major"}
-    close = (
-        f"less than {_size(b, at)} would be minor" if level == "major" else f"{_size(b, at)} would be {after[level]}"
-    )
+    below, above = ("minor", "minor") if b.floor is not None else ("patch", "major")
+    beyond = {"patch": f"{_size(b, at)} would be {above}", "minor": f"{_size(b, at)} would be major"}
+    close = beyond.get(level, f"less than {_size(b, at)} would be {below}")
     yield Reason("B1 answers", level, "answers", says, chance, _brief(b, b.churn), close)
     yield from _slice_reasons(b)
 

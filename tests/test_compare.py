@@ -1,6 +1,7 @@
 "What is done to a model, and the level and the reason that it gets: one table over the three recipes that ship"
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import cache, partial
@@ -22,6 +23,7 @@ from mlserve.bundle import FORMAT, BadBundle, Manifest, dump, read_bundle, unrel
 from mlserve.compare import (
     CannotRaise,
     Overlap,
+    _behaviour_reasons,
     as_json,
     as_markdown,
     behaviour_on_shared_rows,
@@ -360,6 +362,25 @@ def test_a_slice_that_breaks_is_named_though_the_whole_is_calm():
     says = [v + rng.normal(0, 1) + (5 if i % 20 == 3 else 0) for i, v in enumerate(said)]
     b = behave(output, said, says, said, slices, Floor(1.2, dict.fromkeys(slices, 1.2), 5))
     assert b.p_floor > 0.025 and [g.name for g in b.slices if g.p < 0.05] == ["g: 3"]
+
+
+@pytest.mark.parametrize(
+    ("by", "floor", "level", "close"),
+    [
+        (40.0, None, "major", r"less than \S+ \(\S+ of the spread\) would be patch"),
+        (40.0, 1.2, "major", r"less than \S+ \(\S+ of the spread\) would be minor"),
+        (1.0, None, "patch", r"\S+ \(\S+ of the spread\) would be major"),
+        (2.0, 1.2, "minor", r"\S+ \(\S+ of the spread\) would be major"),
+        (1.0, 1.2, "patch", r"\S+ \(\S+ of the spread\) would be minor"),
+    ],
+)
+def test_a_move_is_told_as_a_sentence_with_the_level_beside_it(by, floor, level, close):
+    said = np.random.default_rng(0).normal(100, 30, 4000).tolist()
+    chance = None if floor is None else Floor(floor, {}, 5)
+    (reason,) = _behaviour_reasons(behave(Output("regression", "y"), said, [v + by for v in said], said, {}, chance))
+    assert (reason.rule, reason.level) == ("B1 answers", level) and re.fullmatch(close, reason.close)
+    says = rf"answers moved by {by:g} \(\S+ of the spread\) on average on 4,000 held-out rows"
+    assert re.fullmatch(says, reason.says)
 
 
 def test_a_floor_that_cannot_be_found_says_why(champions):
