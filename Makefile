@@ -35,7 +35,7 @@ serve: setup ## Train the default model, release it where git can, and serve it 
 	@mlserve release || case $$? in 10|11|12|13) ;; *) exit 1;; esac
 	mlserve serve
 
-test: check ## Run everything that CI runs
+test: check ## Run what CI runs, but for make slug and make wheel
 	$(MAKE) --no-print-directory -j2 --output-sync=target lessons types lint
 	$(MAKE) --no-print-directory tests
 	$(MAKE) --no-print-directory -j4 --output-sync=target outputs-high outputs-top outputs-low outputs-tutorials docs browser
