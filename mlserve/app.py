@@ -34,10 +34,10 @@ from mlserve.bodies import (
 )
 from .contract import example, row_schema
 from .errors import MlserveError
+from .protocol import BadRequest
 from .score import Model, class_name
 from mlserve.serving import (
     WATCHED,
-    BadRequest,
     Content,
     MethodNotAllowed,
     NotFound,
@@ -237,10 +237,20 @@ def _add_security(document: dict[str, Any], access: Access) -> None:
 class Measured:
     "Counts each request by route, method and status"
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,  # Whose requests are counted
+        service: Service,  # That counts
+    ) -> None:
         self.app, self.service = app, service
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,  # The request
+        receive: Receive,  # Gives its body
+        send: Send,  # Takes its answer
+    ) -> None:
+        "Answer one request and count it"
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         start, status = time.perf_counter(), 500

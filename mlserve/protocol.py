@@ -27,13 +27,19 @@ MOST_WAITING = 256  # requests sent ahead on one connection
 LINGER = 2.0  # seconds in which a client that was refused may read why
 
 # %% ../nbs/28_protocol.ipynb #4af7ae13
-class BadRequest(MlserveError):
-    "Bytes that are no HTTP request"
+_NO_REQUEST = "this is not an HTTP/1.1 request as it is understood here; check its first line and its headers"
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this is not an HTTP/1.1 request as it is understood here; check its first line and its headers"
-        )
+
+class BadRequest(MlserveError):
+    "A request that cannot be understood"
+
+    status = 400
+
+    def __init__(
+        self,
+        says: str = _NO_REQUEST,  # The sentence
+    ) -> None:
+        super().__init__(says)
 
 
 class HeadersTooSlow(MlserveError):
@@ -136,18 +142,27 @@ class Refusing(HttpToolsProtocol):
         self.running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+    def set_timer(
+        self,
+        timer: asyncio.TimerHandle | None,  # The next; None for none
+    ) -> None:
         "Replace the timer"
         if self.timer is not None:
             self.timer.cancel()
         self.timer = timer
 
-    def stop_parser(self, reason: MlserveError) -> None:
+    def stop_parser(
+        self,
+        reason: MlserveError,  # What the client is told, if it can be
+    ) -> None:
         "Have the parser, which calls this, read no further"
         self.reason = reason
         raise reason
 
-    def refuse(self, error: MlserveError) -> None:
+    def refuse(
+        self,
+        error: MlserveError,  # What to say
+    ) -> None:
         "Say what is wrong and end the connection, once everything before it is answered"
         if self.refused or self.transport.is_closing():
             return
@@ -182,7 +197,10 @@ class Declining(Refusing):
             self.again = b"\r\n".join([first, *kept, b"", b""])
         return True
 
-    def feed(self, data: bytes) -> None:
+    def feed(
+        self,
+        data: bytes,  # As it came
+    ) -> None:
         "Give the parser what came"
         try:
             self.parser.feed_data(data)
@@ -266,7 +284,7 @@ class Protocol(Impatient):
         if several or len(self.headers) > MOST_HEADERS or len(self.url) > MOST_URL_BYTES:
             check_headers(self)
         if len(self.pipeline) >= MOST_WAITING:
-            self.stop_parser(BadRequest())
+            self.stop_parser(BadRequest())  # which is not sent, as others wait for their answers
         self.begun = self.scope
         self.unseen = self.frills = 0
         self.begin()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Content', 'Bodies', 'MOST_AT_ONCE', 'Watched', 'TEXT', 'WATCHED', 'Draining', 'Measures', 'Service', 'NotReady',
-           'NotFound', 'MethodNotAllowed', 'BadRequest', 'answer_rows', 'version_headers', 'live', 'ready', 'counters']
+           'NotFound', 'MethodNotAllowed', 'answer_rows', 'version_headers', 'live', 'ready', 'counters']
 
 # %% ../nbs/32_serving.ipynb #48916b6d
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -27,21 +27,60 @@ class Draining(Protocol):
     "Something that knows whether the process was told to stop"
 
     @property
-    def draining(self) -> bool: ...
+    def draining(self) -> bool:
+        "Whether it was"
+        ...
 
 
 class Measures(Protocol):
     "Something that counts requests"
 
-    def observe(self, route: str, status: int, seconds: float, method: str = "POST", rows: int = 0) -> None: ...
+    def observe(
+        self,
+        route: str,  # The route's template, never the raw path
+        status: int,  # HTTP status of the answer
+        seconds: float,  # From the request's arrival to its answer
+        method: str = "POST",  # HTTP method
+        rows: int = 0,  # Rows predicted
+    ) -> None:
+        "Count one answered request"
+        ...
 
-    def model(self, name: str, version: str, engine: str, code: str) -> None: ...
+    def model(
+        self,
+        name: str,  # Of the model
+        version: str,  # Of the bundle that answers now
+        engine: str,  # What scores its rows
+        code: str,  # Version of mlserve
+    ) -> None:
+        "Say which model answers from now on"
+        ...
 
-    def count(self, name: str, told: str, by: float = 1.0, **labels: str) -> None: ...
+    def count(
+        self,
+        name: str,  # What happened, in the plural
+        told: str,  # The same in a few words, for people
+        by: float = 1.0,  # How often
+        **labels: str,  # Few and known beforehand
+    ) -> None:
+        "Count something other than requests"
+        ...
 
-    def gauge(self, name: str, told: str, value: float, **labels: str) -> None: ...
+    def gauge(
+        self,
+        name: str,  # What there is
+        told: str,  # The same in a few words, for people
+        value: float,  # How much of it there is in this process now
+        **labels: str,  # Few and known beforehand
+    ) -> None:
+        "Say how much there is of something"
+        ...
 
-    def text(self) -> bytes: ...
+    def text(
+        self,
+    ) -> bytes:  # In the text format of Prometheus
+        "What `GET /metrics` answers"
+        ...
 
 
 Content = dict[str, Any]  # Media type -> schema and examples
@@ -104,12 +143,6 @@ class MethodNotAllowed(MlserveError):
     "A route that does not take this method"
 
     status = 405
-
-
-class BadRequest(MlserveError):
-    "A request that makes no sense to the framework"
-
-    status = 400
 
 # %% ../nbs/32_serving.ipynb #6a7a7dcc
 async def answer_rows(
