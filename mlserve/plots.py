@@ -23,7 +23,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .evaluate import BETTER, LABELS, Estimate, Report, Slice, as_text
+from .evaluate import BETTER, LABELS, Estimate, Report, SliceReport, as_text
 
 # %% ../nbs/16_plots.ipynb #6f49f70e
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00".split()
@@ -353,19 +353,19 @@ def _residuals_alt(report: Report) -> str:
 _MOST_SLICES = 40
 
 
-def _slice_lines(report: Report) -> list[tuple[str, Slice | None]]:
+def _slice_lines(report: Report) -> list[tuple[str, SliceReport | None]]:
     "The names of the columns, each followed by its slices; if they are too many, by the worse ones and the largest"
     order = sorted(report.slices, key=lambda s: (not s.worse, -s.rows))
     kept = {(s.column, s.value) for s in order[:_MOST_SLICES]}
     shown = [s for s in report.slices if (s.column, s.value) in kept]
-    lines: list[tuple[str, Slice | None]] = []
+    lines: list[tuple[str, SliceReport | None]] = []
     for column in dict.fromkeys(s.column for s in shown):
         lines.append((_cut(column, 30), None))
         lines += [(f"{_cut(s.value)}  ({s.rows:,})", s) for s in shown if s.column == column]
     return lines
 
 
-def _slice_marks(report: Report, axes: Axes, lines: list[tuple[str, Slice | None]]) -> None:
+def _slice_marks(report: Report, axes: Axes, lines: list[tuple[str, SliceReport | None]]) -> None:
     said = set()
     for at, (_, s) in enumerate(lines):
         if s and s.note:

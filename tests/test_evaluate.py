@@ -21,7 +21,7 @@ from mlserve.evaluate import (
     BadAnswers,
     BadReport,
     Estimate,
-    Slice,
+    SliceReport,
     _compared,
     as_dict,
     as_text,
@@ -349,7 +349,7 @@ def test_small_and_one_sided_slices_are_not_judged():
 
 def test_the_only_slice_is_not_worse_where_its_interval_holds_the_overall_value():
     overall, held, below = Estimate(0.9, 0.88, 0.92), Estimate(0.8, 0.7, 0.91), Estimate(0.8, 0.7, 0.89)
-    only = [Slice("g", "a", 80, {"roc_auc": e}) for e in (held, below)]
+    only = [SliceReport("g", "a", 80, {"roc_auc": e}) for e in (held, below)]
     assert [_compared([s], "roc_auc", overall)[0].worse for s in only] == [False, True]
 
 
