@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from .contract import Output
-from .gate import LEAST, ranking
+from .gate import LEAST, ranking, row_log_loss
 from .settings import Gate, Retrain
 
 # %% ../nbs/24_triggers.ipynb #f5c81a84
@@ -44,7 +44,7 @@ def _loss(output: Output, truth: Sequence[Any], answers: Sequence[Any]) -> tuple
         return None
     if output.classes:
         code = {label: place for place, label in enumerate(output.classes)}
-        losses = [-log(max(a[code[t]], 1e-15)) for t, a in zip(truth, answers, strict=True)]
+        losses = [row_log_loss(a[code[t]]) for t, a in zip(truth, answers, strict=True)]
     else:
         losses = [(a - t) ** 2 for t, a in zip(truth, answers, strict=True)]
     mean = fsum(losses) / len(losses)
