@@ -246,7 +246,16 @@ def admit(
 class Observing(Protocol):
     "Something that counts requests"
 
-    def observe(self, route: str, status: int, seconds: float, method: str = "POST", rows: int = 0) -> None: ...
+    def observe(
+        self,
+        route: str,  # The route's template, never the raw path
+        status: int,  # HTTP status of the answer
+        seconds: float,  # From the request's arrival to its answer
+        method: str = "POST",  # HTTP method
+        rows: int = 0,  # Rows predicted
+    ) -> None:
+        "Count one answered request"
+        ...
 
 
 class Door:

@@ -163,7 +163,11 @@ class Guard:
 class MoreLevels(Exception):
     "An encoder knows levels that the contract does not"
 
-    def __init__(self, slot: int, levels: list[str]) -> None:
+    def __init__(
+        self,
+        slot: int,  # Of an input
+        levels: list[str],  # Those that the contract lacks
+    ) -> None:
         self.slot, self.levels = slot, levels
         super().__init__(slot, levels)
 
@@ -187,20 +191,31 @@ class Builder:
         self.codes = [i.codes for i in self.inputs]
         self.exact = [True] * len(self.inputs)
 
-    def cannot(self, why: str) -> CannotFold:
+    def cannot(
+        self,
+        why: str,  # The rest of the sentence
+    ) -> CannotFold:  # To be raised
         "The error that names the step being read"
         return CannotFold(self.step, why)
 
-    def need(self, slot: int, levels: Iterable[str]) -> None:
+    def need(
+        self,
+        slot: int,  # Of an input
+        levels: Iterable[str],  # That an encoder knows
+    ) -> None:
         "Start again with these levels, unless the codes of `slot` tell them apart already"
         new = [level for level in levels if level not in self.inputs[slot].levels]
         if new:
             raise MoreLevels(slot, new)
 
     def add(
-        self, name: str, inputs: Sequence[int], numbers: Iterable[float] = (), whole: tuple[int, ...] = ()
-    ) -> list[int]:
-        "Add one step, unless the same is there already; gives the slots it fills"
+        self,
+        name: str,  # Of the op
+        inputs: Sequence[int],  # Slots that it reads
+        numbers: Iterable[float] = (),  # What it works with
+        whole: tuple[int, ...] = (),  # The same in whole numbers
+    ) -> list[int]:  # The slots it fills
+        "Add one step, unless the same is there already"
         op = Op(name, tuple(inputs), tuple(map(float, numbers)), whole)
         if op not in self.made or name == "trees":
             count = SHAPES[name].outputs(len(op.inputs), len(op.numbers))
@@ -211,8 +226,11 @@ class Builder:
             self.exact += [same and all(self.exact[i] for i in inputs)] * count
         return self.made[op]
 
-    def slot(self, feature: Feature) -> int:
-        "The slot that holds `feature`, after the steps that are needed for it"
+    def slot(
+        self,
+        feature: Feature,  # So far
+    ) -> int:  # The slot that holds it
+        "Add the steps that are needed for `feature`"
         if feature.table is not None:
             if feature.table == tuple(map(float, range(len(feature.table)))):
                 return feature.slot  # the code is its own number
@@ -222,7 +240,12 @@ class Builder:
             (place,) = self.add(op.name, (place,), op.numbers, op.whole)
         return place
 
-    def plan(self, outputs: Sequence[int], classes: tuple[Any, ...], gives: str) -> Plan:
+    def plan(
+        self,
+        outputs: Sequence[int],  # Slots of the answer
+        classes: tuple[Any, ...],  # In the order of the outputs; none for numbers
+        gives: str,  # What the outputs are, such as probabilities
+    ) -> Plan:  # Ready to be checked
         "The finished plan"
         for place, g in self.guards.items():
             if g != Guard():
@@ -415,7 +438,10 @@ class Questions:
     sets: dict[tuple[int, int], int] = field(default_factory=dict)
     found: dict[tuple[int, float, bool], Asked] = field(default_factory=dict)
 
-    def prepare(self, trees: Sequence[Tree]) -> None:
+    def prepare(
+        self,
+        trees: Sequence[Tree],  # That are about to ask
+    ) -> None:
         "Search all cuts of each feature together"
         wanted: dict[int, set[float]] = {}
         for tree in trees:
@@ -429,7 +455,13 @@ class Questions:
                 found = found[::-1]
             self.cuts |= {(j, t): c for t, c in zip(rising, found, strict=True)}
 
-    def ask(self, j: int, threshold: float, missing_left: bool, among: Goes | None) -> Asked:
+    def ask(
+        self,
+        j: int,  # Place of the feature
+        threshold: float,  # feature <= threshold
+        missing_left: bool,  # Where NaN goes
+        among: Goes | None,  # Which categories go left; None where the threshold decides
+    ) -> Asked:  # A question, or the answer where it is always the same
         "The question about a slot that is the same as this one about feature `j`"
         key = (j, threshold, missing_left)
         if among is None and key in self.found:

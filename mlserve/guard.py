@@ -162,7 +162,10 @@ class Exchange:
             return body
         return await self.inward()
 
-    def send(self, message: Message) -> Awaitable[None]:
+    def send(
+        self,
+        message: Message,  # The next of an answer
+    ) -> Awaitable[None]:  # Until it is sent
         "Pass on a message of the application"
         if message["type"] == "http.response.start":
             message = {**message, "headers": with_policy(message.get("headers", ()), self.drain.draining)}
@@ -181,7 +184,10 @@ class Exchange:
         for message in self.held or ():
             await self.outward(message)
 
-    async def fail(self, raised: BaseException) -> None:
+    async def fail(
+        self,
+        raised: BaseException,  # While the request was answered
+    ) -> None:
         "Say what went wrong, if there is somebody to say it to"
         if isinstance(raised, asyncio.CancelledError):  # uvicorn waits no longer, not even for the rest of the body
             self.complete = True

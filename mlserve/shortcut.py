@@ -60,7 +60,13 @@ class Direct(Protocol):
     status = b""  # The first line of an answer, and these
     rests_since = 0.0  # When something was answered at once last, on the clock of the loop
 
-    def __init__(self, *arguments: Any, shortcut: Shortcut, heads: dict[bytes, AtOnce], **more: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,  # Uvicorn's
+        shortcut: Shortcut,  # Of the application
+        heads: dict[bytes, AtOnce],  # Those that are known, of all connections: digest -> what answers the body
+        **more: Any,  # The protocol's own
+    ) -> None:
         super().__init__(*arguments, **more)
         self.shortcut, self.heads = shortcut, heads
 
@@ -117,7 +123,10 @@ class Direct(Protocol):
         for part in parts:
             super().on_body(part)
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(
+        self,
+        body: bytes,  # The part
+    ) -> None:
         "A part of a body came"
         if self.held is None:
             super().on_body(body)
@@ -136,7 +145,10 @@ class Direct(Protocol):
             self.begin_after_all()
         super().on_message_complete()
 
-    def feed(self, data: bytes) -> None:
+    def feed(
+        self,
+        data: bytes,  # As it came
+    ) -> None:
         "Give the parser what came; what it leaves unfinished is begun"
         super().feed(data)
         if self.refused:

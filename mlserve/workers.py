@@ -112,7 +112,10 @@ class Crew:
             signal.signal(number, lambda number, frame: self.signals.append(number))
         self.workers = [start_worker(target, arguments) for _ in range(count)]
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(
+        self,
+        seconds: float | None,  # At most; None without end
+    ) -> None:
         "Sleep until a worker speaks or dies, or a signal comes"
         living = [worker for worker in self.workers if not worker.is_dead()]
         starting = [worker.lifeline for worker in living if not worker.ready and not worker.lifeline.closed]
