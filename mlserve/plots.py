@@ -463,7 +463,7 @@ def alt_texts(
 
 # %% ../nbs/16_plots.ipynb #0aefd604
 def _png(figure: Figure) -> bytes:
-    "With 128 colours, at a third of the size; lines and text look the same"
+    "With 128 colours, for a smaller file; lines and text look the same"
     drawn, made = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     image = PIL.Image.open(drawn).convert("RGB")
