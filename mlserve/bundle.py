@@ -172,6 +172,7 @@ def write_bundle(
         for made in (new, *(path for path in new.rglob("*") if path.is_dir())):
             _sync(made)
     except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)  # it would take the room that is missing
         raise NotWritten(
             f"{folder.parent.name}/{folder.name} cannot be written ({error.strerror}); nothing has changed; "
             "free the disk, or set MLSERVE_MODEL_FOLDER to another folder"

@@ -139,7 +139,9 @@ def _numbers(values: Array, whose: str) -> Array:
     usable = np.abs(numbers) <= 1e100  # so that squares stay finite; false for NaN
     if not usable.all():
         row = int(np.argwhere(~usable)[0, 0])
-        raise BadAnswers(f"row {row} of the {whose} is not a finite number; only finite numbers can be measured")
+        raise BadAnswers(
+            f"row {row} of the {whose} is not a finite number of at most 1e100; only those can be measured"
+        )
     return numbers
 
 
@@ -419,7 +421,7 @@ def _median(values: Array) -> Estimate:
 
 def _regression(output: Output, answers: _Answers, least: int, seed: int) -> dict[str, Estimate]:
     errors, around = answers.predicted - answers.truth, answers.truth - answers.truth.mean()
-    varies = bool((answers.truth != answers.truth[0]).any())
+    varies = float(around @ around) > 0  # the squares of numbers near 0 are 0
 
     def metrics(sums: Array) -> dict[str, Array]:
         rows, absolute, squared, first, second = np.moveaxis(sums, -1, 0)

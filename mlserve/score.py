@@ -276,6 +276,15 @@ def check_probe(
     model: Model,  # As it was loaded
 ) -> int:  # How many rows agreed
     "Score the probe; raises ProbeFailed at the first answer that differs"
+    try:
+        return _agreeing(model)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise ProbeFailed(
+            f"{model.name} {model.version} cannot answer its probe, so its files are not of one model; train it again"
+        ) from None
+
+
+def _agreeing(model: Model) -> int:
     probe = json.loads(model.bundle.read("probe.json"))
     exact = model.contract.output.task != "regression"
     expected = list(zip(probe["values"], probe["probabilities"], strict=True))

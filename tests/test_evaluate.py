@@ -432,6 +432,12 @@ def test_a_truth_that_hardly_varies_has_a_finite_r2():
     assert found.value == pytest.approx(sk.r2_score(truth, truth + 0.1))
 
 
+def test_a_truth_too_close_to_zero_to_be_squared_has_no_r2():
+    truth = np.array([1e-300, 2e-300, -1e-300] * 20)
+    numbers = flat(measure(Output("regression", "y"), truth, truth * 1.1, None, (truth * 0, None)))
+    assert "r2" not in numbers and all(map(math.isfinite, numbers.values()))
+
+
 def two(truth=(0, 1), said=(0, 1), probabilities=((1, 0), (0, 1)), classes=(0, 1), positive=1):
     return (
         Output("binary", "y", classes, positive),

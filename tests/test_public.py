@@ -70,5 +70,7 @@ def test_every_error_says_its_status_and_exit_code():
         assert 400 <= kind.status < 600 and 1 <= kind.exit_code < 125, kind
         # these say how a round ended (held, not enough data, nothing to do), and a workflow takes none of them for a failure
         assert kind.exit_code not in (10, 11, 12), kind
+    kinds = [kind().kind if kind is mlserve.MlserveError else kind.__name__ for kind in found]
+    assert len(kinds) == len(set(kinds))  # programs know an error by its name
     # `make serve` goes on without a release where git is missing, and only there
     assert [kind.__name__ for kind in found if kind.exit_code == 13] == ["NoRepository"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlserve.bundle import BadBundle, Lineage, Manifest, read_bundle, write_bundle
+from mlserve.bundle import BadBundle, Lineage, Manifest, NotWritten, read_bundle, write_bundle
 from mlserve.contract import Contract, Output, infer_field, to_json
 from mlserve.remote import (
     Cloud,
@@ -397,6 +397,19 @@ def test_a_copy_that_was_cut_off_between_its_two_moves_loses_nothing(tmp_path, m
         with pytest.raises(OSError, match="No space"):
             place(made, tmp_path / "models" / "hours")
     assert files(tmp_path / "models" / "hours") == files(made.folder)
+
+
+def test_a_bundle_that_found_no_room_takes_none(tmp_path, monkeypatch):
+    made = bundle(tmp_path / "made")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlserve.bundle.os.fsync", full)
+        with pytest.raises(NotWritten, match="No space left on device"):
+            write_bundle(tmp_path / "hours", made.manifest, {f: made.read(f) for f in made.manifest.files})
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize("text", ["stages: {a: 1}", "stages: {a: {outs: [1]}}", "stages: [1]", "[]", "outs: 1", "1"])

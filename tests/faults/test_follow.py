@@ -12,9 +12,10 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from mlserve.bundle import write_bundle
 from mlserve.follow import Follower, Place
 from mlserve.metrics import Metrics
-from mlserve.score import load_model
+from mlserve.score import ProbeFailed, load_model
 from mlserve.serving import Service as Service_
 from mlserve.store import KEPT
 from tests.conftest import Service
@@ -168,6 +169,30 @@ def test_models_that_must_not_go_live_do_not_push_the_one_in_service_out_of_the_
     assert len(list(place.cache.iterdir())) == KEPT
     assert service.model.version == "1.0.1" and service.model.bundle.read("contract.json")
     shop.server.server_close()
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        [],
+        {},
+        {"rows": 1},
+        {"rows": [{}]},
+        {"rows": [1]},
+        {"rows": [{"age": "x"}]},
+        {"values": [None]},
+        {"probabilities": 1},
+    ],
+    ids=str,
+)
+def test_a_probe_that_is_none_is_said_to_be_one(tmp_path, probe):
+    made = make_bundle(tmp_path / "pay", "1.0.0", 1.0, 1.0)
+    whole = json.loads(made.read("probe.json"))
+    files = {f: made.read(f) for f in made.manifest.files} | {
+        "probe.json": json.dumps(whole | probe if probe else probe).encode()
+    }
+    with pytest.raises(ProbeFailed, match=r"pay 1\.0\.0 .*its probe"):
+        load_model(write_bundle(tmp_path / "other", made.manifest, files))
 
 
 def test_many_swaps_leave_no_open_files_and_no_threads_behind(tmp_path):
