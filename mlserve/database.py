@@ -16,7 +16,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -353,20 +353,25 @@ def put_truths(
 ) -> list[str]:  # For each, one of STATES
     "Write what turned out to be true; within a transaction"
     states, now = [""] * len(truths), time.time_ns() // 1_000_000
-    waiting = [(number, (id_, truth, (*said, None)[0] or now)) for number, (id_, truth, *said) in enumerate(truths)]
-    while waiting:  # one statement takes an id once; whoever names it again waits for the next
-        first: dict[str, tuple[int, tuple[str, Any, int]]] = {}
-        for number, one in waiting:
-            first.setdefault(one[0], (number, one))
-        found = _put_once(database, {id_: one for id_, (_, one) in first.items()}, now)
-        for id_, (number, _) in first.items():
-            states[number] = found[id_]
-        waiting = [(number, one) for number, one in waiting if first[one[0]][0] != number]
+    told: dict[str, list[_Said]] = {}
+    for number, (id_, truth, *said) in enumerate(truths):
+        told.setdefault(id_, []).append((number, json.dumps(truth), (*said, None)[0] or now))
+    # in the order of ids, so that two who write the same rows wait for each other instead of for ever
+    found = _put_first(database, [(id_, *told[id_][0][1:]) for id_ in sorted(told)], now)
+    for id_, state in found.items():
+        states[told[id_][0][0]] = state
+    # one statement takes an id once
+    left = {id_: said[1:] if id_ in found else said for id_, said in told.items()}
+    for number, state in _put_rest(database, {id_: said for id_, said in left.items() if said}, now):
+        states[number] = state
     return states
 
 
-def _put_once(database: Database, truths: dict[str, tuple[str, Any, int]], now: int) -> dict[str, str]:
-    "What became of each"
+_Said = tuple[int, str, int]  # (number of the statement, JSON of the truth, when it was said)
+
+
+def _put_first(database: Database, rows: Sequence[tuple[str, str, int]], now: int) -> dict[str, str]:
+    "What became of those that changed something"
     part = database.dialect.item.format
     sql = (
         f"insert into feedback (id, truth, said, at, revision) "
@@ -376,26 +381,46 @@ def _put_once(database: Database, truths: dict[str, tuple[str, Any, int]], now: 
         "at = excluded.at, revision = feedback.revision + 1 where feedback.truth <> excluded.truth "
         f"and (excluded.said >= feedback.said or excluded.said = {now}) returning id, revision"
     )
-    # in the order of ids, so that two who write the same rows wait for each other instead of for ever
-    rows = [[id_, json.dumps(truth), said] for id_, truth, said in sorted(truths.values(), key=lambda one: one[0])]
-    found = {id_: "corrected" if revision else "stored" for id_, revision in database.run(sql, json.dumps(rows))}
-    return found | _again(database, [row for row in rows if row[0] not in found])
+    return {id_: "corrected" if revision else "stored" for id_, revision in database.run(sql, json.dumps(rows))}
 
 
-def _again(database: Database, rows: list[list[Any]]) -> dict[str, str]:
-    "What became of truths that changed nothing"
-    if not rows:
-        return {}
-    part = database.dialect.item.format
-    told = (
-        f"(select {part(0)} as id, {part(1)} as truth, cast({part(2)} as bigint) as said from {database.dialect.each})"
+def _put_rest(database: Database, told: Mapping[str, Sequence[_Said]], now: int) -> Iterator[tuple[int, str]]:
+    "What became of the others; their rows are there, and locked by what `_put_first` did"
+    if not told:
+        return
+    each, part = database.dialect.each, database.dialect.item.format
+    # a cross join, so that SQLite looks up the few in the table and not all of the table among the few
+    ids = f"(select {part(0)} as id from {each}) as told cross join feedback where feedback.id = told.id"
+    sql = f"select feedback.id, truth, said, at, revision from {ids}"
+    changed = []
+    for row in database.run(sql, json.dumps([[id_] for id_ in told])):
+        kept = row[1:]
+        for number, truth, said in told[row[0]]:
+            state, kept = _weigh(kept, truth, said, now)
+            yield number, state
+        if kept != row[1:]:
+            changed.append((row[0], *kept))
+    sql = (
+        f"insert into feedback (id, truth, said, at, revision) select {part(0)}, {part(1)}, "
+        f"cast({part(2)} as bigint), cast({part(3)} as bigint), cast({part(4)} as integer) from {each} where true "
+        "on conflict (id) do update set truth = excluded.truth, said = excluded.said, at = excluded.at, "
+        "revision = excluded.revision"
     )
-    same = f"from {told} as told where told.id = feedback.id and told.truth = feedback.truth"
-    database.run(f"update feedback set said = told.said {same} and told.said > feedback.said", json.dumps(rows))
-    repeated = {
-        id_ for (id_,) in database.run(f"select id from feedback where exists (select 1 {same})", json.dumps(rows))
-    }
-    return {id_: "repeated" if id_ in repeated else "outdated" for id_, _, _ in rows}
+    if changed:
+        database.run(sql, json.dumps(changed))
+
+
+_Kept = tuple[str, int, int, int]  # (JSON of the truth, when it was said, when it came, how often it was corrected)
+
+
+def _weigh(kept: _Kept, truth: str, said: int, now: int) -> tuple[str, _Kept]:
+    "What becomes of a statement about a row, by the rule of `_put_first`"
+    was, before, at, revision = kept
+    if truth == was:
+        return "repeated", (was, max(said, before), at, revision)
+    if said < before and said != now:
+        return "outdated", kept
+    return "corrected", (truth, max(said, before), now, revision + 1)
 
 # %% ../nbs/29_database.ipynb #1878b5d2
 PAGE = 5_000  # Rows in memory at once

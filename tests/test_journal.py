@@ -144,6 +144,56 @@ def test_the_newest_statement_stands_in_whatever_order_they_come(database):
     assert {i: json.loads(t) for i, t in stored.items()} == {one: "yes", two: "yes"}
 
 
+def statements(database, monkeypatch, truths):
+    "What is run to put truths: (statement, parameters)"
+    seen, run = [], database.run
+    with database.transaction(), monkeypatch.context() as patch:
+        patch.setattr(database, "run", lambda sql, *parameters: seen.append((sql, parameters)) or run(sql, *parameters))
+        put_truths(database, truths)
+    return seen
+
+
+def test_a_list_takes_as_many_statements_however_often_it_names_an_answer(database, monkeypatch):
+    one, two = new_id(), new_id()
+    few = statements(database, monkeypatch, [(one, "yes"), (one, "no"), (two, "no", 5), (two, "yes", 4)])
+    many = [(one, "yes"), (one, "no")] * 1_000 + [(two, "yes", said) for said in range(1_000)]
+    assert len(statements(database, monkeypatch, many)) == len(few) == 3
+
+
+def test_what_is_told_again_is_looked_up_and_not_looked_for(database, monkeypatch):
+    ids = [new_id() for _ in range(30_000)]  # of fewer PostgreSQL rightly makes a hash table
+    with database.transaction():
+        put_truths(database, [(one, "yes") for one in ids])
+    explain = "explain query plan " if database.dialect.name == "sqlite" else "explain "
+    if explain == "explain ":
+        database.run("analyze feedback")
+    seen = statements(database, monkeypatch, [(one, truth) for one in ids[:100] for truth in ("yes", "no")])
+    plans = [" ".join(map(str, row)) for sql, told in seen for row in database.run(explain + sql, *told)]
+    assert len(seen) == 3
+    assert [plan for plan in plans if "feedback USING PRIMARY KEY" in plan or "Index Scan using feedback_pkey" in plan]
+    assert [plan for plan in plans if "SCAN feedback" in plan or "Seq Scan on feedback" in plan] == []
+
+
+def test_a_list_does_what_its_items_would_do_one_by_one(database, monkeypatch):
+    monkeypatch.setattr("mlserve.database.time.time_ns", lambda: 1_700_000_000_000_000_000)
+    draw = random.Random(5)
+    times = [None, 1_000, 2_000, 3_000, 1_700_000_000_000, 1_700_000_000_001]
+    for _ in range(100):
+        names, count = [(new_id(), new_id()) for _ in range(3)], draw.randint(1, 12)
+        told = [(draw.randrange(3), draw.choice("ab"), draw.choice(times)) for _ in range(count)]
+        split = draw.randint(0, count)
+        with database.transaction():
+            together = [
+                state
+                for part in (told[:split], told[split:])
+                for state in put_truths(database, [(names[which][0], *said) for which, *said in part])
+            ]
+            single = [put_truths(database, [(names[which][1], *said)])[0] for which, *said in told]
+        assert together == single, told
+        rows = {row[0]: row[1:] for row in database.run("select id, truth, said, at, revision from feedback")}
+        assert all(rows.get(left) == rows.get(right) for left, right in names), told
+
+
 def test_a_journal_of_the_first_version_is_brought_up_to_date(opened):
     database = opened()
     migrate(database, MIGRATIONS[:1])
