@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 # %% ../nbs/17_dates.ipynb #7b20a258
 DATE_PARTS = ("days", "month", "weekday", "hour")
+_NANO = pd.Timedelta(1, "ns")
 
 
 def date_parts(
@@ -21,6 +22,8 @@ def date_parts(
     made = []
     for name in rows:
         moments = pd.to_datetime(rows[name])
-        days = (moments - pd.Timestamp(0)) / pd.Timedelta(days=1)
+        unit = moments.dt.unit
+        since = (moments - pd.Timestamp(0).as_unit(unit)) / pd.Timedelta(1, unit)
+        days = since * (pd.Timedelta(1, unit) / _NANO) / (pd.Timedelta(days=1) / _NANO)
         made += [days, moments.dt.month, moments.dt.day_of_week, moments.dt.hour]
     return np.column_stack([part.to_numpy(dtype=np.float64, na_value=np.nan) for part in made])
