@@ -21,7 +21,7 @@ from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
-from .contract import Contract, Field, Output, check_row, iso
+from .contract import MOST_ERRORS, Contract, Field, Output, check_row, iso
 from .errors import FieldError, InvalidRows, MlserveError
 from .score import class_name
 from .wire import read_json, write_json
@@ -84,7 +84,8 @@ def check_names(
     errors = check_row(contract, dict.fromkeys(found))[1]
     here, known = set(found), set(contract.names)
     if wrong := [e for e in errors if e.field not in here or e.field not in known]:
-        raise InvalidRows(tuple(sorted(wrong, key=lambda e: e.field in known)))  # what is there before what is not
+        wrong.sort(key=lambda e: e.field in known)  # what is there before what is not
+        raise InvalidRows(tuple(wrong), more=len(wrong) > MOST_ERRORS)
 
 
 def rows_of(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from itertools import islice
 from math import isfinite
 from statistics import median_low
 from typing import Any
@@ -152,6 +153,8 @@ def _boolean(value: object) -> bool:
 
 
 def _integer(value: object) -> int:
+    if isinstance(value, float) and not isfinite(value):
+        raise _Refused("must be a finite whole number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -191,7 +194,7 @@ def _date(value: object) -> str:
 def _called(value: object) -> str:
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, float) and isfinite(value) and not value.is_integer():
         return "a fraction"
     names: dict[type, str] = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names.get(type(value), "null")
@@ -405,7 +408,7 @@ def _check_field(field: Field, given: Mapping[str, object]) -> tuple[Value, str 
 
 
 def _unexpected(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name[:100], known, n=1)  # slow; with nothing known it is not
+    near = get_close_matches(name[:100], known, n=1) if known else []  # slow
     hint = f"did you mean {near[0]}?" if near else "leave it out"
     return f"{name[:100]!a} is not a field of this model; {hint}"
 
@@ -461,7 +464,7 @@ def _ordinary_rows(contract: Contract, given: Sequence[object]) -> list[Row] | N
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 # %% ../nbs/02_contract.ipynb #bdaab420
-MOST_ERRORS = 10_000  # After so many the rest of the rows is not looked at
+MOST_ERRORS = 10_000  # After so many the rest of the names and of the rows is not looked at
 
 
 def check_row(
@@ -482,9 +485,9 @@ def check_row(
         elif warning:
             warnings.append(FieldError(field.name, warning, number))
     if not given.keys() <= row.keys():
-        unknown = [str(k) for k in given if k not in row]
-        near = [contract.names if i < hints else () for i in range(len(unknown))]
-        errors += [FieldError(k[:100], _unexpected(k, names), number) for k, names in zip(unknown, near, strict=True)]
+        for place, name in enumerate(islice((str(k) for k in given if k not in row), MOST_ERRORS + 1)):
+            known = contract.names if place < hints else ()
+            errors.append(FieldError(name[:100], _unexpected(name, known), number))
     return row, errors, warnings
 
 

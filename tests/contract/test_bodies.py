@@ -192,6 +192,12 @@ def test_arrow_that_is_not_taken_is_refused_in_one_sentence(case):
     assert told.value.status == status and "pyarrow." not in str(told.value).replace("pyarrow.ipc.new_stream", "")
 
 
+def test_of_a_crowd_of_unknown_columns_few_are_looked_at():
+    with pytest.raises(MlserveError, match=r"\(and at least 10002 more\)") as told:
+        bodies.check_names(CONTRACT, [f"column {i}" for i in range(20_000)])
+    assert len(told.value.fields) == 20
+
+
 @pytest.mark.parametrize("claimed", [2**40, 2**62, -1, bodies.MOST_ROWS + 1])
 def test_rows_that_are_only_claimed_are_not_unpacked(claimed):
     body = bytearray(nulls(77))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import mlserve.contract
 from mlserve.contract import (
+    MOST_ERRORS,
     BadContract,
     Contract,
     Field,
@@ -24,7 +26,7 @@ from mlserve.contract import (
     to_json,
 )
 from mlserve.data import frame, frame_of_rows
-from mlserve.errors import InvalidRows, MlserveError, as_json
+from mlserve.errors import LISTED, InvalidRows, MlserveError, as_json
 
 from .strategies import contracts, fields, json_values, rows
 
@@ -167,6 +169,29 @@ def test_a_crowd_of_wrong_rows_or_names_is_refused_soon():
             check_rows(contract, crowd)
         assert time.process_time() - started < 5
         assert len(refused.value.fields) == 20
+
+
+def test_of_a_crowd_of_names_few_are_looked_at(monkeypatch):
+    contract = Contract((Field("age", "integer", example=1),), Output("regression", "y"))
+    looked, alike = [], []
+    plain = mlserve.contract._unexpected
+    monkeypatch.setattr("mlserve.contract._unexpected", lambda *told: looked.append(told) or plain(*told))
+    monkeypatch.setattr("mlserve.contract.get_close_matches", lambda *told, n: alike.append(told) or [])
+    with pytest.raises(InvalidRows, match=r"age is missing \(and at least 10001 more\)"):
+        check_rows(contract, [{f"name {i}": 1 for i in range(80_000)}], single=True)
+    assert len(looked) == MOST_ERRORS + 1 and len(alike) == LISTED
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_no_field_calls_infinity_a_fraction(kind, value):
+    for field in (Field("age", kind, example=1), Field("age", kind, nullable=True)):
+        for rows in ([{"age": value}], [{"age": 1}] * 20 + [{"age": value}]):
+            with pytest.raises(InvalidRows, match=r"age must be a finite (whole )?number$"):
+                check_rows(Contract((field,), Output("regression", "y")), rows)
+    for other in ("text", "boolean"):
+        [error] = check_row(Contract((Field("age", other, example="a"),), Output("regression", "y")), {"age": value})[1]
+        assert error.message.endswith(", not a number")
 
 
 def test_the_example_of_a_contract_fits_it():
