@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+import mlserve.feedback
 from mlserve.commit import Committer, Line
 from mlserve.contract import Contract, Field, Output, to_json
 from mlserve.database import (
@@ -613,6 +615,42 @@ def test_of_a_list_the_good_is_kept_and_the_bad_is_told(client):
     assert answer.json()[1]["field"] == "label" and "rich" not in answer.json()[1]["message"]
     assert feedback(client, {**good, "label": "<=50K"}).json() == {"id": good["id"], "state": "corrected"}
     assert feedback(client, []).json() == []
+
+
+def test_others_have_their_turn_while_a_long_list_is_looked_at(monkeypatch):
+    older = Output("multiclass", "y", ("no", "yes", "unknown"))
+    model = SimpleNamespace(name="census", contract=CONTRACT)
+    asked, looked, between = [], [0], []
+    plain = mlserve.feedback._problem
+
+    class Kept:
+        async def served(self, name):
+            asked.append(name)
+            return CONTRACT.output, older
+
+    def problem(*told):
+        looked[0] += 1
+        return plain(*told)
+
+    async def other():
+        while True:
+            between.append(looked[0])
+            looked[0] = 0
+            await asyncio.sleep(0)
+
+    async def look(given):
+        waiting = asyncio.create_task(other())
+        found = await mlserve.feedback._sorted(model, Kept(), given, False)
+        waiting.cancel()
+        return found
+
+    monkeypatch.setattr(mlserve.feedback, "_problem", problem)
+    good, late, bad = ({"id": new_id(), "label": label} for label in ("yes", "unknown", "maybe"))
+    given = [good] * 2_000 + [late, bad] * 2_000
+    found = asyncio.run(look(given))
+    assert max(between) <= 3 * mlserve.feedback.TURN and asked == ["census"]
+    assert [number for number, item in enumerate(given) if item is not bad] == sorted(found.truths)
+    assert {(number, error.row) for number, error in found.errors.items()} == {(n, n) for n in range(2_001, 6_000, 2)}
 
 
 def test_late_feedback_may_name_a_class_of_an_older_version(census):
