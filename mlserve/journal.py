@@ -8,6 +8,7 @@ __all__ = ['Record', 'Cell', 'FLUSH', 'TOGETHER', 'SHIPPED', 'TABLES', 'HOUSEKEE
 
 # %% ../nbs/31_journal.ipynb #6eb630de
 import asyncio
+import sqlite3
 import sys
 import threading
 import time
@@ -144,7 +145,10 @@ def hold(
     path: Path,  # Of a lock
 ) -> BinaryIO | None:  # Held until it is closed; None where another process holds it
     "Take a lock"
-    file = path.open("ab")
+    try:
+        file = path.open("ab")
+    except OSError as error:  # the folder could not be made
+        raise NoDatabase from error
     if sys.platform != "win32":
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,6 +162,13 @@ HOUSEKEEPING = 3600.0  # Seconds between two looks for what is too old, or too m
 BEYOND = 0.1  # Share of the rows that may stand there at most, after which it is looked for earlier
 KNOWN_FOR = 10.0  # Seconds for which what other versions can say is not asked again
 LAST = 4.0  # Seconds in which a stopping process ships what it has
+
+
+def _reason(error: NoDatabase) -> str:
+    "Why a file takes nothing, without a path"
+    cause = error.__cause__
+    known = isinstance(cause, sqlite3.Error)
+    return str(cause) if known else getattr(cause, "strerror", None) or type(cause).__name__
 
 
 class NotKept(MlserveError):
@@ -344,12 +355,24 @@ class Journal:
             looked = self._sample(looked)
             try:
                 self._flush()
-                self.failing["file"][0] = 0.0
-            except NoDatabase:
-                self.failing["file"][0] = 1.0
+                self._tell("file", None)
+            except NoDatabase as error:
+                self._tell("file", _reason(error))
             self.waiting["queue"][0] = float(len(self.queue))
-        self.dropped["disk"][0] += len(self.queue)
+        if self.queue:
+            self.dropped["disk"][0] += len(self.queue)
+            log.warning("%d answers are lost: the journal could not write them", len(self.queue))
         self._spool.close()
+
+    def _tell(self, place: str, why: str | None) -> None:
+        "Count whether a place is reached, and log each change once"
+        cell = self.failing[place]
+        if why and not cell[0]:
+            cell[0] = 1.0
+            log.warning("the journal does not reach its %s: %s", place, why)
+        elif cell[0] and not why:
+            cell[0] = 0.0
+            log.warning("the journal reaches its %s again", place)
 
     def _sample(self, since: float) -> float:
         now = time.monotonic()
@@ -395,9 +418,9 @@ class Journal:
                     pass
                 if self._lock:
                     self._tidy(self._store, self.shipped[0])
-                self.failing["database"][0] = 0.0
+                self._tell("database", None)
             except NoDatabase:
-                self.failing["database"][0] = float(self._store.failures > 0)
+                self._tell("database", "answers wait in the file" if self._store.failures else None)
             with suppress(NoDatabase):
                 self._bound()
 

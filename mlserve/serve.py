@@ -13,6 +13,7 @@ import errno
 import importlib
 import json
 import logging
+import logging.config
 import multiprocessing
 import os
 import shutil
@@ -329,6 +330,7 @@ def run(
             serve_here(settings, create, listening, ready)
             return 0
         patience = serve.drain + GRACE + serve.stop_timeout + 5
+        logging.config.dictConfig(LOG)  # as each worker has it from uvicorn
         try:
             return supervise(work, (settings, create, listening), serve.workers, ready, patience)
         finally:

@@ -339,7 +339,7 @@ def test_answers_go_through_the_file_to_the_database(tmp_path, server):
     assert journal.written[0] == journal.shipped[0] == 2_500
 
 
-def test_while_the_database_is_away_answers_wait_and_feedback_is_refused(tmp_path):
+def test_while_the_database_is_away_answers_wait_and_feedback_is_refused(tmp_path, caplog):
     with postgresql(free_port()) as server:
         url = server.new()
         journal = journal_at(tmp_path, url=url)
@@ -356,6 +356,10 @@ def test_while_the_database_is_away_answers_wait_and_feedback_is_refused(tmp_pat
         server.start()
         until(lambda: journal.shipped[0] == 1)
         until(lambda: journal.status()["state"] == "ok")
+        assert caplog.messages == [
+            "the journal does not reach its database: answers wait in the file",
+            "the journal reaches its database again",
+        ]
         journal.close()
         database = open_url(url)
         assert [e.truth for e in read(database, "census")] == ["yes"]
@@ -388,7 +392,7 @@ def test_what_waits_too_long_goes_oldest_first_and_is_counted(tmp_path):
     spool.close()
 
 
-def test_a_file_that_takes_nothing_drops_and_says_so(tmp_path):
+def test_a_file_that_takes_nothing_drops_and_says_so(tmp_path, caplog):
     (tmp_path / "journal.db").mkdir()
     journal = journal_at(tmp_path, queue=5)
     record = journal.recorder("census", "1", CONTRACT)
@@ -399,6 +403,29 @@ def test_a_file_that_takes_nothing_drops_and_says_so(tmp_path):
     assert journal.status()["state"] == "file not reached"
     journal.close(1)
     assert (journal.dropped["queue"][0], journal.dropped["disk"][0]) == (3, 5)
+    assert caplog.messages == [
+        "the journal does not reach its file: unable to open database file",
+        "5 answers are lost: the journal could not write them",
+    ]
+
+
+@pytest.mark.parametrize("url", ["", "postgres://nobody@127.0.0.1:1/none"])
+def test_a_folder_that_cannot_be_made_is_told_once_and_waited_for(tmp_path, caplog, url):
+    folder = tmp_path / "journal"
+    folder.write_text("in the way")
+    journal = journal_at(folder, url=url)
+    record = journal.recorder("census", "1", CONTRACT)
+    journal.start()
+    record(new_id(), (40, None), (1, 0.25, 0.75))
+    until(lambda: journal.failing["file"][0])
+    time.sleep(1)  # several tries of each thread
+    assert journal.status()["state"] == "file not reached" and len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("the journal does not reach its file: ") and str(tmp_path) not in caplog.text
+    folder.unlink()
+    until(lambda: "the journal reaches its file again" in caplog.messages)
+    assert journal.written[0] == 1
+    assert journal._threads[1].is_alive()
+    journal.close(1)
 
 
 def test_a_file_that_another_holds_is_waited_for(tmp_path):
@@ -741,6 +768,7 @@ def test_a_full_disk_stops_no_answer_and_loses_nothing_that_was_acknowledged(cen
     assert {one["state"] for one in kept} == {"stored"}
     assert {answer.status_code for answer in refused} == {503} and all(a.headers["retry-after"] for a in refused)
     assert 'mlserve_journal_failing{place="file"} 1.0' in metrics and "Traceback" not in said
+    assert [said.count(told) for told in ("does not reach its file: ", "reaches its file again")] == [1, 1]
     database = open_file(census / "journal" / "journal.db")
     found = {e.id: e.truth for e in read(database, "census")}
     database.close()

@@ -429,6 +429,11 @@ def test_a_killed_worker_is_missed_by_nobody_for_long():
         assert set(seen) <= {200, "lost"} and seen["lost"] <= 16
         tell_all(running)
         assert running.wait() == 0
+        told = [json.loads(line) for line in running.log().splitlines() if "mlserve.workers" in line]
+    assert [line["message"] for line in told] == [
+        "a worker ended (signal 9); another takes its place",
+        "all 2 workers are ready again",
+    ]
 
 
 @pytest.mark.slow
