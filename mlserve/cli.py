@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'Stage', 'Why', 'Name', 'store', 'slug', 'deploy',
            'App_', 'say', 'FileFailed', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
-           'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'drift', 'release',
-           'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
+           'data_copy', 'data_stream', 'contract_export', 'NoJournal', 'feedback', 'collect', 'shadow', 'drift',
+           'release', 'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
            'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
@@ -328,6 +328,30 @@ def contract_export(
     say(text, {"model": bundle.manifest.name, "version": bundle.manifest.version, "to": to, "contract": text}, json_)
 
 # %% ../nbs/45_cli.ipynb #52d2828c
+class NoJournal(MlserveError):
+    "The journal cannot be opened from here"
+
+    status, exit_code = 503, 14
+
+
+@contextmanager
+def _journal() -> Iterator[Any]:
+    "The project's journal"
+    from mlserve.database import NoDatabase, open_journal
+
+    journal, folder = load_settings().journal, load_settings().path(load_settings().journal.folder)
+    try:
+        opened = open_journal(journal.url, folder)
+    except NoDatabase:
+        raise NoJournal(
+            "the journal's database cannot be reached; see whether it runs and DATABASE_URL is right"
+            if journal.url
+            else f"the journal in {folder.name} cannot be opened; make room and rights there, or set MLSERVE_JOURNAL_FOLDER"
+        ) from None
+    with closing(opened) as found:
+        yield found
+
+
 @app.command()
 @told
 def feedback(
@@ -337,12 +361,10 @@ def feedback(
 ) -> None:
     "Say what turned out to be true, from a file."
     from mlserve.bundle import read_bundle
-    from mlserve.database import open_journal
     from mlserve.feedback import keep_file
 
-    settings = load_settings()
     bundle = read_bundle(_bundle_folder(model))
-    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+    with _journal() as journal:
         kept = keep_file(journal, file, bundle.manifest.name, bundle.contract.output)
     say(", ".join(f"{count:,} {state}" for state, count in kept.items()), kept, json_)
 
@@ -354,12 +376,11 @@ def collect(model: Model_ = None, json_: Json = False) -> None:
     from mlserve.bundle import read_bundle
     from mlserve.collect import collect as collect_
     from mlserve.collect import track_with_dvc
-    from mlserve.database import open_journal
 
     settings = load_settings()
     bundle = read_bundle(_bundle_folder(model))
     name, data_folder = bundle.manifest.name, settings.path(settings.data.folder)
-    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+    with _journal() as journal:
         made = collect_(journal, name, bundle.contract, data_folder, track_with_dvc)
     if made is None:
         say("nothing new: every answer whose truth is known was collected before", {"rows": 0, "file": None}, json_)
@@ -373,11 +394,10 @@ def collect(model: Model_ = None, json_: Json = False) -> None:
 def shadow(model: Model_ = None, json_: Json = False) -> None:
     "Say how much the candidate in the shadow disagrees with the model in service."
     from mlserve.bundle import read_bundle
-    from mlserve.database import open_journal
     from mlserve.shadow import as_dict, as_text, disagreements
 
-    settings, name = load_settings(), read_bundle(_bundle_folder(model)).manifest.name
-    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+    name = read_bundle(_bundle_folder(model)).manifest.name
+    with _journal() as journal:
         found = disagreements(journal, name)
     nothing = "no candidate has answered anything yet; set folder or stage in [shadow], and send the service rows"
     say("\n".join(map(as_text, found)) or nothing, [as_dict(one) for one in found], json_)
@@ -392,13 +412,12 @@ def drift(
 ) -> None:
     "Have the rows, the answers or the truth moved since the model went into service?"
     from mlserve.bundle import read_bundle
-    from mlserve.database import open_journal
     from mlserve.vigil import CODES as codes
     from mlserve.vigil import as_dict, as_text, look_back, promoted_at, write_plot
 
     settings = load_settings()
     bundle = read_bundle(_bundle_folder(model))
-    with closing(open_journal(settings.journal.url, settings.path(settings.journal.folder))) as journal:
+    with _journal() as journal:
         seen = look_back(journal, bundle, settings.drift, promoted_at(settings, bundle))
     drawn = write_plot(seen, plot) if plot else True
     text = as_text(seen) + ("" if drawn else "\nnothing is drawn, because no share of rows moved")

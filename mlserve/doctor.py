@@ -12,11 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import mlserve
 from .bundle import Bundle, find_bundle, read_bundle
+from .database import NoDatabase, open_url
 from .errors import MlserveError
 from .registry import NoRepository, read_events, released
+from .remote import NoStore, find_remote, open_store
 from .serve import bind
 from .settings import Settings, load_settings
 
@@ -135,6 +138,34 @@ def _writable(settings: Settings) -> str:
         raise Unfit(f"{folder.name} cannot be written; set folder in [model] to one that can")
     return f"{folder.name} can be written"
 
+
+def _journal(settings: Settings) -> str:
+    journal, folder = settings.journal, settings.path(settings.journal.folder)
+    if journal.url:
+        try:
+            open_url(journal.url).close()
+        except NoDatabase:
+            raise Unfit(
+                "the journal's database cannot be reached; see whether it runs and DATABASE_URL is right"
+            ) from None
+        return "its database answers"
+    try:
+        with TemporaryFile(dir=next(d for d in (folder, *folder.parents) if d.is_dir())):
+            return f"{folder.name} can be written"
+    except OSError as error:
+        raise Unfit(
+            f"{folder.name} cannot be written ({error.strerror}); make room and rights there, or set MLSERVE_JOURNAL_FOLDER"
+        ) from None
+
+
+def _store(settings: Settings) -> str:
+    try:
+        remote = find_remote(settings)
+    except NoStore as error:
+        return str(error)
+    open_store(remote, settings.store.wait)
+    return "its address is one that can be read"
+
 # %% ../nbs/38_doctor.ipynb #e7c0aa54
 def _releases(settings: Settings) -> str:
     try:
@@ -158,6 +189,8 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "walk": _walk,
     "recipe": _recipe,
     "models folder": _writable,
+    "journal": _journal,
+    "store": _store,
     "bundle": _bundle,
     "probe": _probe,
     "code": _code,

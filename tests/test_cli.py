@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from mlserve.bundle import read_bundle
 from mlserve.cli import app
+from mlserve.doctor import examine
 from mlserve.examples.census import recipe as census_recipe
 from tests.conftest import MLSERVE, environment, free_port, make_project, mlserve
 
@@ -123,6 +124,33 @@ def test_doctor_finds_what_is_wrong(census):
     states = {f["name"]: f["state"] for f in json.loads(done.stdout)}
     assert done.returncode == 1
     assert states["bundle"] == states["recipe"] == "fail" and states["settings"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "said"),
+    [
+        ("journal", {"DATABASE_URL": "x"}, "must begin with postgres://"),
+        (
+            "journal",
+            {"DATABASE_URL": "postgres://ada:secret@127.0.0.1:9/x"},
+            "see whether it runs and DATABASE_URL is right",
+        ),
+        ("journal", {"MLSERVE_JOURNAL_FOLDER": "/proc/none"}, "none cannot be written"),
+        ("store", {"MLSERVE_STORE_URL": "zz://a"}, "zz:// is not read here"),
+    ],
+)
+def test_doctor_says_what_serve_would_miss(tmp_path, monkeypatch, name, env, said):
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    found = {f.name: f for f in examine(tmp_path)}[name]
+    assert found.state == "fail" and said in found.message and "secret" not in found.message
+
+
+def test_a_journal_that_cannot_be_opened_is_named(census):
+    done = mlserve(census, "shadow", MLSERVE_JOURNAL_FOLDER="/proc/none")
+    assert done.returncode == 14 and done.stderr == (
+        "mlserve: the journal in none cannot be opened; make room and rights there, or set MLSERVE_JOURNAL_FOLDER\n"
+    )
 
 
 @pytest.mark.parametrize(
