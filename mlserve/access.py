@@ -293,7 +293,8 @@ class Door:
         try:
             if needed is not None and (route != "unknown" or self.access.closed):
                 admit(self.access, self.rate, scope, needed)
-        except MlserveError as refused:
+        except MlserveError as error:
+            refused = NotHere() if route == "unknown" and isinstance(error, NotAllowed) else error
             for message in error_messages(refused, path=path):
                 await send(message)
             method = scope["method"] if route != "unknown" else "unknown"

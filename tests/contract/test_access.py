@@ -93,6 +93,14 @@ def test_what_only_tells_is_open(service):
     assert service.get("/nothing", headers=bearer(ADMIN)).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/predict/", "/nope", "/v2/nope"])
+def test_a_mistyped_address_is_not_found_by_whoever_has_a_key(service, path):
+    for key in (OLD, FEEDBACK, ADMIN):
+        missing = service.post(path, json={}, headers=bearer(key))
+        assert missing.status_code == 404 and "GET /docs" in missing.text and "admin" not in missing.text
+    assert service.post(path, json={}).status_code == 401
+
+
 def test_what_is_turned_away_is_counted_and_no_key_is_told(service):
     service.post("/predict", headers=bearer("guess-guess-guess-guess"))
     service.post("/made/up", headers=bearer("guess-guess-guess-guess"))
