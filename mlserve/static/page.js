@@ -280,9 +280,9 @@ function clear() {
 }
 
 // --------------------------------------------------------------------------------------------------- predicting
-async function ask(body) {
+async function ask(body, key) {
   const headers = { "content-type": "application/json" };
-  if (find("key").value) headers.authorization = `Bearer ${find("key").value.trim()}`;
+  if (key) headers.authorization = `Bearer ${key}`;
   const response = await fetch(address, { method: "POST", body, headers, signal: AbortSignal.timeout(PATIENCE) });
   return { ok: response.ok, status: response.status, told: await response.json().catch(() => null) };
 }
@@ -299,29 +299,53 @@ function bringIntoView() {
   find("answer").scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
 }
 
-let asking = false;
+function askForKey(sentence) {
+  find("key-field").hidden = false;
+  trouble(sentence);
+  find("key").focus();
+}
+
+function showResponse({ ok, status, told }) {
+  if (ok && told) showAnswer(told);
+  else if (status === 401) askForKey("Predictions need a key that is known here; type it into Key.");
+  else if (status === 403 && told?.message) askForKey(told.message);
+  else if (told?.message) showError(told);
+  else trouble(`The service answered with status ${status}; try again in a moment.`);
+  if (!form.querySelector("[aria-invalid]")) bringIntoView();
+}
+
+let asking = null; // the row that is under way; starting over forgets it
 
 async function predict(event) {
   event.preventDefault();
   if (asking) return;
-  asking = true;
+  const sent = { row: row() };
+  const key = find("key").value.trim();
+  if (!/^[\x21-\x7e]*$/.test(key)) { // fetch would throw
+    clear();
+    askForKey("The key holds characters that no key has; type it again.");
+    return;
+  }
+  asking = sent;
   form.setAttribute("aria-busy", "true");
   try {
-    const { ok, status, told } = await ask(row());
+    const response = await ask(sent.row, key);
+    if (asking !== sent) return;
     clear();
-    if (ok && told) showAnswer(told);
-    else if (told?.message) showError(told);
-    else trouble(`The service answered with status ${status}; try again in a moment.`);
-    if (status === 401 || status === 403) find("key").focus();
-    if (!form.querySelector("[aria-invalid]")) bringIntoView();
+    showResponse(response);
   } catch (error) {
+    if (asking !== sent) return;
     clear();
     trouble(failed(error));
     bringIntoView();
-  } finally {
-    asking = false;
-    form.removeAttribute("aria-busy");
   }
+  age(row() !== sent.row);
+  rest();
+}
+
+function rest() {
+  asking = null;
+  form.removeAttribute("aria-busy");
 }
 
 // ---------------------------------------------------------------------------------------------------- the model
@@ -371,6 +395,10 @@ form.addEventListener("input", (event) => {
   if (find("headline").querySelector(".label")) age(true);
   showRequest();
 });
+find("key").addEventListener("keydown", (event) => { // it stands outside the form, so that starting over keeps it
+  if (event.key === "Enter") form.requestSubmit();
+});
+form.addEventListener("reset", rest);
 form.addEventListener("reset", () => setTimeout(() => {
   for (const { control } of entries) control.show?.();
   clear();

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+from hashlib import sha256
 from io import BytesIO
 
 import pytest
 from PIL import Image
 
+from mlserve.access import Access
 from mlserve.contract import Contract, Field, Output, amend, example, infer_field
 from mlserve.score import Scored, sklearn_engine
 
@@ -405,6 +407,83 @@ def test_an_answer_to_another_row_says_so_and_starting_over_brings_the_example_b
     expect(page.locator("#headline .label")).to_have_count(0)
     expect(page.get_by_label("workclass: another value")).to_be_hidden()
     assert json.loads(predict(page)[0])["age"] == 37
+
+
+@pytest.fixture
+def held(visit):
+    "A page whose requests wait until they are let go"
+
+    def go(name):
+        page, waiting = visit(name), []
+        page.route("**/predict", lambda route: waiting.append(route))
+        with page.expect_request("**/predict"):
+            page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#form[aria-busy]")).to_have_count(1)
+        return page, waiting
+
+    return go
+
+
+def test_an_answer_that_comes_after_a_change_says_so(held):
+    page, waiting = held("mixed")
+    control(page, "age").fill("50")
+    waiting[0].continue_()
+    expect(page.locator("#headline .label")).to_have_text(">50K")
+    expect(page.get_by_text("The row has changed since; predict again.")).to_be_visible()
+    page.unroute("**/predict")
+    predict(page)
+    expect(page.get_by_text("The row has changed since; predict again.")).to_be_hidden()
+
+
+def test_an_answer_that_comes_after_starting_over_is_not_shown(held):
+    page, waiting = held("mixed")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator("#form[aria-busy]")).to_have_count(0)
+    with page.expect_response("**/predict"):
+        waiting[0].continue_()
+    page.wait_for_timeout(200)
+    expect(page.locator("#headline")).to_have_text("It will be shown here.")
+    page.unroute("**/predict")
+    predict(page)
+    expect(page.locator("#headline .label")).to_have_text(">50K")
+
+
+KEY = "a-key-that-is-known-here"
+
+
+@pytest.fixture
+def closed(serve, models, page):
+    "The page of a service that asks for a key"
+    address, service = serve(models["price"])
+    opened, service.access = service.access, Access({sha256(KEY.encode()).hexdigest(): frozenset({"predict"})})
+    page.goto(address)
+    yield page
+    service.access = opened
+
+
+def test_a_key_is_asked_for_where_it_is_typed_and_enter_sends_it(closed, heard):
+    heard.expected = ("Failed to load resource",)
+    told = {"error": "no_key", "message": "send it as the header Authorization: Bearer <key>", "fields": []}
+    closed.route("**/predict", lambda route: route.fulfill(status=401, json=told))
+    predict(closed)
+    expect(closed.get_by_role("alert")).to_have_text("Predictions need a key that is known here; type it into Key.")
+    expect(closed.get_by_label("Key", exact=True)).to_be_focused()
+    closed.unroute("**/predict")
+    closed.keyboard.type(KEY)
+    with closed.expect_request("**/predict") as caught:
+        closed.keyboard.press("Enter")
+    assert caught.value.headers["authorization"] == f"Bearer {KEY}"
+    expect(closed.locator("#headline .label")).to_have_text("207,913 €")
+    closed.get_by_role("button", name="Start over").click()
+    expect(closed.get_by_label("Key", exact=True)).to_have_value(KEY)
+
+
+def test_a_key_that_cannot_be_one_is_not_sent(closed, heard):
+    closed.get_by_label("Key", exact=True).fill("schlüssel–schlüssel")
+    closed.get_by_role("button", name="Predict").click()
+    expect(closed.get_by_role("alert")).to_have_text("The key holds characters that no key has; type it again.")
+    expect(closed.get_by_label("Key", exact=True)).to_be_focused()
+    assert not [url for url in heard.requests if url.endswith("/predict")]
 
 
 def test_the_page_tells_when_another_model_answers(serve, make_model, page):
