@@ -297,6 +297,6 @@ class Door:
             refused = NotHere() if route == "unknown" and isinstance(error, NotAllowed) else error
             for message in error_messages(refused, path=path):
                 await send(message)
-            method = scope["method"] if route != "unknown" else "unknown"
+            method = scope["method"].replace("HEAD", "GET") if route != "unknown" else "unknown"
             return self.measures.observe(route, refused.status, time.perf_counter() - start, method)
         return await self.app(scope, receive, send)

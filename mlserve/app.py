@@ -277,8 +277,10 @@ def _add_errors(app: FastAPI) -> None:
 
     async def frameworks(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        allow = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
-        return error_response(_from_framework(error), route_path(request.scope), allow)
+        allow = (error.headers or {}).get("Allow", "")
+        methods = {*allow.split(", "), *(["HEAD"] if "GET" in allow else [])}
+        headers = {"Allow": ", ".join(sorted(methods))} if allow else {}
+        return error_response(_from_framework(error), route_path(request.scope), headers)
 
     app.add_exception_handler(MlserveError, ours)
     app.add_exception_handler(HTTPException, frameworks)

@@ -84,7 +84,7 @@ def behind_door(
         app = CORSMiddleware(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=ALLOWED_HEADERS,
             expose_headers=SHOWN_HEADERS,
         )

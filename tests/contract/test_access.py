@@ -86,6 +86,14 @@ def test_a_key_is_good_for_its_scope_only(service, key, path):
     assert "this key is not for" in refused.text
 
 
+def test_head_needs_the_key_that_get_needs_and_is_counted_as_it(service):
+    assert service.head("/metrics").status_code == 401
+    assert service.head("/metrics", headers=bearer(OLD)).status_code == service.head("/model").status_code == 200
+    told = service.get("/metrics", headers=bearer(OLD)).text
+    assert 'mlserve_requests_total{method="GET",route="/metrics",status="401"} 1.0' in told
+    assert 'method="HEAD"' not in told
+
+
 def test_what_only_tells_is_open(service):
     for path in ("/", "/model", "/health/live", "/health/ready", "/openapi.json", "/docs"):
         assert service.get(path).status_code == 200, path

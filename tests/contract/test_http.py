@@ -258,6 +258,21 @@ def test_other_ways_in_are_closed(client, method, path, status):
     checked(response)
 
 
+def test_head_is_answered_wherever_get_is(client):
+    document = client.get("/openapi.json").json()["paths"]
+    open_ones = [path for path, operations in document.items() if "get" in operations and "{" not in path]
+    assert {"/health/live", "/metrics", "/ping", "/v2"} <= set(open_ones)
+    for path in (*open_ones, "/", "/docs", "/openapi.json", "/model/card", "/static/page.js", "/v2/models/census"):
+        whole, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        same = ("content-type", "content-length") if path != "/metrics" else ("content-type",)
+        assert [head.headers[name] for name in same] == [whole.headers[name] for name in same]
+    assert client.head("/predict").headers["allow"] == client.put("/predict").headers["allow"] == "POST"
+    for path in ("/model", "/health/live", "/openapi.json"):
+        assert client.delete(path).headers["allow"] == "GET, HEAD"
+    assert not [path for path, operations in document.items() if "head" in operations]
+
+
 def test_a_body_over_the_limit_is_refused(client):
     response = post(client, b" " * (1024 * 1024 + 1))
     assert response.status_code == 413

@@ -106,7 +106,16 @@ def test_what_is_watched_is_told_as_the_application_tells_it(served, path, drain
     assert counted == served.seen.requests[-1] == (path, status, "GET", 0)
 
 
-@pytest.mark.parametrize(("method", "path"), [("HEAD", "/health/live"), ("POST", "/metrics"), ("GET", "/health/live/")])
+@pytest.mark.parametrize("path", [*WATCHED, "/model", "/predict", "/nowhere"])
+def test_head_is_answered_as_get_is_without_its_body(served, path):
+    later = Later(served.service, lambda: served.inside)
+    status, headers, body = asyncio.run(ask(later, b"", (), "GET", path))
+    assert asyncio.run(ask(later, b"", (), "HEAD", path)) == (status, headers, b"")
+    assert served.seen.requests[-1] == served.seen.requests[-2]
+    assert dict(headers)[b"content-length"] == b"%d" % len(body)
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/health/live"), ("POST", "/metrics"), ("GET", "/health/live/")])
 def test_what_is_asked_otherwise_goes_to_the_application(served, method, path):
     later = Later(served.service, lambda: served.inside)
     assert asyncio.run(ask(later, b"", (), method, path)) == asyncio.run(ask(served.inside, b"", (), method, path))
