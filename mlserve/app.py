@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import mlserve
@@ -44,6 +45,7 @@ from mlserve.serving import (
     Service,
     Watched,
     answer_rows,
+    counters,
     version_headers,
 )
 from .wire import write_json
@@ -165,15 +167,11 @@ def _columns_schema(model: Model) -> dict[str, Any]:
     return {"type": "object", "properties": {"columns": inner}, "required": ["columns"], "additionalProperties": False}
 
 
-def _tables(head: Sequence[str], what: str) -> dict[str, Any]:
+def _tables(head: Sequence[str], csv: str, arrow: str) -> dict[str, Any]:
     "The formats of `/predict` that are not JSON"
-    text = f"UTF-8, commas, a line with the names of the columns; {what}: {', '.join(head)}"
+    text = f"UTF-8, commas, a line with the names of the columns; {csv}: {', '.join(head)}"
     described = {CSV: {"type": "string", "description": text}}
-    described[ARROW] = {
-        "type": "string",
-        "format": "binary",
-        "description": f"a stream, not compressed; {what} as in CSV",
-    }
+    described[ARROW] = {"type": "string", "format": "binary", "description": f"a stream, not compressed; {arrow}"}
     return {format_: {"schema": described[format_]} for format_ in formats() if format_ in described}
 
 
@@ -184,8 +182,13 @@ def _bodies(model: Model) -> tuple[Content, Content]:
     examples = {"one row": {"value": row}, "two rows": {"value": [row, row]}, "two rows as columns": {"value": columns}}
     rows = {"anyOf": [*_one_or_many("Row"), {"$ref": "#/components/schemas/Columns"}]}
     head = list(answer_columns(model.contract.output, model.gives_probabilities))
-    sent = {JSON: {"schema": rows, "examples": examples}, **_tables(model.contract.names, "an empty cell is null")}
-    return sent, {JSON: {"schema": {"anyOf": _one_or_many("Answer")}}, **_tables(head, "columns")}
+    arrow = "columns as in CSV; only null is null, an empty text is one"
+    sent = {JSON: {"schema": rows, "examples": examples}}
+    told = {JSON: {"schema": {"anyOf": _one_or_many("Answer")}}}
+    return (
+        sent | _tables(model.contract.names, "an empty cell is null", arrow),
+        told | _tables(head, "columns", "columns as in CSV"),
+    )
 
 
 def openapi(
@@ -203,6 +206,7 @@ def openapi(
         for operation in operations.values():
             operation["responses"].pop("422", None)  # FastAPI's own shape of error, which is not ours
             operation["responses"]["4XX"] = {"description": "What is wrong and what to do", **failed}
+            operation["responses"]["503"] = {"description": "Too busy, not ready or stopping; ask again", **failed}
             for given in operation.get("parameters", ()):
                 if given["name"] == "model":
                     given["example"] = model.name
@@ -306,7 +310,8 @@ def create_app(
     app.state.service = service
     _add_errors(app)
     for path, tell in WATCHED.items():
-        app.get(path, tags=["health"], summary=tell.__doc__)(_told_by(tell, service))
+        kind = PlainTextResponse if tell is counters else JSONResponse
+        app.get(path, tags=["health"], summary=tell.__doc__, response_class=kind)(_told_by(tell, service))
 
     told = "The answer, or as many as there were rows; in JSON unless Accept asks for another format"
 

@@ -44,6 +44,18 @@ def _tensor(*required: str) -> dict[str, Any]:
     )
 
 
+_BINARY: Content = {
+    "application/octet-stream": {
+        "schema": {
+            "type": "string",
+            "format": "binary",
+            "description": "the same JSON, its length in the header Inference-Header-Content-Length, and behind it the values "
+            "of the tensors whose parameters have binary_data_size",
+        }
+    }
+}
+
+
 def _columns(model: Model, rows: Sequence[Row]) -> list[dict[str, Any]]:
     "Each field as a tensor"
     known = metadata(model)["inputs"]
@@ -75,7 +87,7 @@ def infer_bodies(
     told = _object(
         ("model_name", "model_version", "outputs"), model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=outputs
     )
-    return {JSON: {"schema": sent, "examples": examples}}, {JSON: {"schema": told}}
+    return {JSON: {"schema": sent, "examples": examples}, **_BINARY}, {JSON: {"schema": told}, **_BINARY}
 
 # %% ../nbs/34_dialects.ipynb #0ebab327
 def _shapes(row: Row) -> dict[str, tuple[dict[str, Any], Any]]:

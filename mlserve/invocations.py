@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.responses import PlainTextResponse
 
 import mlserve
 from .bodies import CSV, JSON, UnsupportedMediaType, body_format, check_names, read_body, rows_of
@@ -133,14 +134,14 @@ def add_invocations(
     async def ping() -> Response:
         if service.drain.draining:
             raise NotReady("the service is stopping; send the request elsewhere")
-        return Response("\n", media_type=JSON)
+        return PlainTextResponse("\n")
 
-    app.get("/ping", tags=["mlflow"], summary="Does it take new requests?")(ping)
-    app.get("/health", tags=["mlflow"], summary="The same")(ping)
+    app.get("/ping", tags=["mlflow"], summary="Does it take new requests?", response_class=PlainTextResponse)(ping)
+    app.get("/health", tags=["mlflow"], summary="The same", response_class=PlainTextResponse)(ping)
 
-    @app.get("/version", tags=["mlflow"], summary="Of mlserve, as plain text")
+    @app.get("/version", tags=["mlflow"], summary="Of mlserve", response_class=PlainTextResponse)
     async def version() -> Response:
-        return Response(mlserve.__version__, media_type="text/plain")
+        return PlainTextResponse(mlserve.__version__)
 
 
 def add_v1(

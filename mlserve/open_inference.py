@@ -171,7 +171,7 @@ def _json(value: Any) -> Response:
 
 def _add_about(app: FastAPI, service: Service) -> None:
     async def server() -> Response:
-        extensions = ["binary_tensor_data", "model_repository"]
+        extensions = ["binary_tensor_data", *(["model_repository"] if service.access.admin else [])]
         return _json({"name": "mlserve", "version": mlserve.__version__, "extensions": extensions})
 
     async def live() -> Response:
@@ -213,12 +213,14 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
 
 def _add_repository(app: FastAPI, service: Service) -> None:
+    there = service.access.admin  # or the door says that they are not
+
     @app.post("/v2/repository/index", tags=TAGS, summary="Every model and its state")
     async def index() -> Response:
         model = service.model
         return _json([{"name": model.name, "version": model.version, "state": "READY", "reason": ""}])
 
-    @app.post("/v2/repository/models/{model}/load", tags=TAGS, summary="Read the model anew")
+    @app.post("/v2/repository/models/{model}/load", tags=TAGS, summary="Read the model anew", include_in_schema=there)
     async def load(model: str) -> Response:
         _asked(service, model)
         if service.reload is None:
@@ -226,7 +228,9 @@ def _add_repository(app: FastAPI, service: Service) -> None:
         await service.reload()
         return _json({})
 
-    @app.post("/v2/repository/models/{model}/unload", tags=TAGS, summary="Refused: there is one model")
+    told = "Refused: there is one model"
+
+    @app.post("/v2/repository/models/{model}/unload", tags=TAGS, summary=told, include_in_schema=there)
     async def unload(model: str) -> Response:
         _asked(service, model)
         raise Unchangeable("this service has one model and answers with it until it stops")

@@ -138,6 +138,12 @@ def test_without_keys_prediction_is_open_and_a_dyno_has_no_admin_routes(open_ser
     refused = dyno.post("/v2/repository/models/census/load")
     assert refused.status_code == 404
     assert refused.json() == dyno.post("/v2/nothing").json()
+    for client, there in ((alone, True), (dyno, False)):
+        published = client.get("/openapi.json").json()["paths"]
+        assert ("/v2/repository/models/{model}/load" in published) is there
+        assert ("/v2/repository/models/{model}/unload" in published) is there
+        assert ("model_repository" in client.get("/v2").json()["extensions"]) is there
+        assert "/v2/repository/index" in published
     public = open_service(MLSERVE_SERVE_HOST="0.0.0.0")
     assert public.post("/v2/repository/models/census/load").status_code == 404
 

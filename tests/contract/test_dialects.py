@@ -3,6 +3,7 @@
 import json
 import struct
 from collections import Counter
+from contextlib import ExitStack
 
 import jsonschema
 import pytest
@@ -21,10 +22,11 @@ TYPES = {"boolean": "BOOL", "integer": "INT64", "number": "FP64"}
 
 @pytest.fixture(scope="module")
 def clients(projects):
-    return {
-        name: TestClient(create(load_settings(folder, environ={}), Drain(), Metrics()))
-        for name, folder in projects.items()
-    }
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(TestClient(create(load_settings(folder, environ={}), Drain(), Metrics())))
+            for name, folder in projects.items()
+        }
 
 
 @pytest.fixture(params=("census", "diabetes", "wine"))
@@ -97,8 +99,46 @@ def test_each_example_of_the_description_fits_its_schema_and_is_answered(client)
             jsonschema.Draft202012Validator({**told, **known}).validate(answer.json())
             posted[path] += 1
     v2 = 3 if {kind_of(schema) for schema in model["inputs"]["properties"].values()} <= {"integer", "number"} else 2
-    wanted = {"/predict": 3, "/v2/models/{model}/infer": v2, "/invocations": 5, "/v1/models/{model}:predict": 2}
+    wanted = {
+        "/predict": 3,
+        "/feedback": 2,
+        "/v2/models/{model}/infer": v2,
+        "/invocations": 5,
+        "/v1/models/{model}:predict": 2,
+    }
     assert posted == wanted
+
+
+def test_the_description_says_what_each_get_answers_with(client):
+    document = client.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert {"200", "4XX", "503"} <= set(operation["responses"]), path
+        if "get" in operations:
+            answer = client.get(path.replace("{model}", model_of(client)["name"]))
+            (stated,) = operations["get"]["responses"]["200"]["content"]
+            assert answer.headers["content-type"].partition(";")[0] == stated, path
+            assert stated != "application/json" or answer.json()
+    for told in (
+        document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"],
+        (document["paths"]["/v2/models/{model}/infer"]["post"]["responses"]["200"]["content"]),
+    ):
+        assert "Inference-Header-Content-Length" in told["application/octet-stream"]["schema"]["description"]
+
+
+def test_the_description_asks_for_the_feedback_that_is_taken(client):
+    output = model_of(client)
+    content = client.get("/openapi.json").json()["paths"]["/feedback"]["post"]["requestBody"]["content"]
+    schema = content["application/json"]["schema"]["anyOf"][0]
+    key = "label" if output["classes"] else "value"
+    assert schema["required"] == ["id", key] and set(schema["properties"]) == {"id", key, "at"}
+    assert schema["properties"][key].get("enum", []) == output["classes"]
+
+
+def test_an_empty_text_of_arrow_is_not_described_as_null(client):
+    content = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert "an empty cell is null" in content["text/csv"]["schema"]["description"]
+    assert "an empty cell" not in content["application/vnd.apache.arrow.stream"]["schema"]["description"]
 
 
 def test_the_description_names_the_model_where_a_path_does(client):
