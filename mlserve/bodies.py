@@ -110,8 +110,12 @@ def _read_json(contract: Contract, body: bytes) -> tuple[list[Any], bool]:
     given = read_json(body)
     if isinstance(given, list):
         return given, False
-    if isinstance(given, dict) and given.keys() == {"columns"} and isinstance(given["columns"], dict):
-        return rows_of(contract, given["columns"]), False
+    if isinstance(given, dict) and "columns" in given:
+        if given.keys() == {"columns"} and isinstance(given["columns"], dict):
+            return rows_of(contract, given["columns"]), False
+        if "columns" not in contract.names:
+            told = "columns must be the only key, and an object with a list for each field"
+            raise InvalidRows((FieldError("columns", told),))
     return [given], True
 
 # %% ../nbs/31_bodies.ipynb #36f7a8d1
@@ -129,8 +133,9 @@ def from_text(
     "Read a cell of CSV"
     if text == "":
         return None
-    pattern, read = _READERS.get(field.kind, (None, None))
-    return read(text) if pattern and read and pattern.fullmatch(text) else text
+    kinds = ("integer", "number") if field.kind == "integer" else (field.kind,)  # of a fraction the contract says so
+    readers = (_READERS[kind] for kind in kinds if kind in _READERS)
+    return next((read(text) for pattern, read in readers if pattern.fullmatch(text)), text)
 
 # %% ../nbs/31_bodies.ipynb #89ee38d8
 def _cells(body: bytes) -> Iterator[list[str]]:
@@ -308,7 +313,7 @@ def media_type(
     "What a body says it is; text is read as UTF-8 only"
     type_, *rest = (part.strip() for part in content_type.lower().split(";"))
     charset = dict(part.partition("=")[::2] for part in rest).get("charset", "").strip('"')
-    if charset not in ("", "utf-8"):
+    if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
         raise UnsupportedMediaType("the body is in another charset than UTF-8; send it as UTF-8")
     return type_
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import struct
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from mlserve import bodies
 from mlserve.bodies import ARROW, CSV, JSON, answer_format, body_format, formats, read_body
 from mlserve.contract import Contract, Field, Output, check_rows
-from mlserve.errors import MlserveError
+from mlserve.errors import InvalidRows, MlserveError
 from tests.contract.test_http import checked
 
 FIELDS = (
@@ -124,7 +125,9 @@ BAD_CSV = {
     b'age,member\n"40,true\n': (400, "the body is not CSV"),
     b"age,member\n\xff,true\n": (400, "the body is not UTF-8"),
     b"age;member\n40;true\n": (422, "'age;member' is not a field of this model"),
-    b"age,member\n40.5,true\n": (422, "row 0: age must be a whole number, not text"),
+    b"age,member\n40.5,true\n": (422, "row 0: age must be a whole number, not a fraction"),
+    b"age,member\n1e400,true\n": (422, "row 0: age must be a"),
+    b"age,member\nforty,true\n": (422, "row 0: age must be a whole number, not text"),
     b"age,member\n40,1\n": (422, "row 0: member must be true or false, not text"),
     b"age,member,rate\n40,true,nan\n": (422, "row 0: rate must be a number, not text"),
     b"age,member\n,true\n": (422, "row 0: age must not be null"),
@@ -138,6 +141,41 @@ def test_csv_is_told_what_is_wrong_with_it(body):
     with pytest.raises(MlserveError) as told:
         rows_in(CSV, body)
     assert str(told.value).startswith(message) and told.value.status == status
+
+
+@pytest.mark.parametrize(
+    "number", ["1e2", "1E2", "2.5e1", "40.0", "+3", "9007199254740993", "38.5", "1e-1", "123456789012345678901"]
+)
+def test_a_whole_number_of_csv_is_taken_or_refused_as_that_of_json(number):
+    def told(format_, body):
+        try:
+            return rows_in(format_, body)[0]["age"]
+        except InvalidRows as error:
+            return error.fields[0].message
+
+    sent = f'[{{"age": {number.lstrip("+")}, "member": true}}]'.encode()
+    assert told(CSV, f"age,member\n{number},true\n".encode()) == told(JSON, sent)
+
+
+COLUMNS = [None, [], 3, {"age": [1], "member": [True]}]
+
+
+@pytest.mark.parametrize("value", COLUMNS, ids=repr)
+def test_columns_that_are_none_are_told_how_they_are_sent(value):
+    sent = {"columns": value, **({"x": 1} if isinstance(value, dict) else {})}
+    with pytest.raises(InvalidRows, match="columns must be the only key, and an object with a list for each field"):
+        rows_in(JSON, json.dumps(sent).encode())
+
+
+def test_a_field_may_be_called_columns():
+    named = replace(CONTRACT, fields=(Field("columns", "integer"), *CONTRACT.fields))
+    sent = {"columns": 3, "age": 4, "member": True}
+    assert read_body(named, JSON, json.dumps(sent).encode()) == ([sent], True)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii"])
+def test_a_charset_that_is_utf_8_is_read(charset):
+    assert body_format(f"application/json; charset={charset}") == JSON
 
 
 def test_csv_as_others_write_it():
