@@ -106,7 +106,9 @@ def _parts(body: bytes, length: str | None) -> tuple[Any, bytes]:
 
 def _wanted(given: Mapping[str, Any], known: Sequence[str]) -> tuple[list[str], frozenset[str]]:
     "The outputs that are asked for, and which of them as bytes"
-    asked = given.get("outputs") or [{"name": name} for name in known]
+    asked = given.get("outputs")
+    if asked is None or asked == []:
+        asked = [{"name": name} for name in known]
     if not isinstance(asked, list) or not all(isinstance(a, Mapping) and a.get("name") in known for a in asked):
         raise BadTensor(f"outputs must be a list of objects, each with a name out of {', '.join(known)}")
     names = [a["name"] for a in asked]
@@ -117,7 +119,7 @@ def _wanted(given: Mapping[str, Any], known: Sequence[str]) -> tuple[list[str], 
 
 
 def _parameter(given: Mapping[str, Any], name: str, usual: bool) -> bool:
-    parameters = given.get("parameters") or {}
+    parameters = {} if given.get("parameters") is None else given["parameters"]
     value = parameters.get(name, usual) if isinstance(parameters, Mapping) else None
     if not isinstance(value, bool):
         raise BadTensor(f"parameters must be an object, and {name} in it true or false")

@@ -52,6 +52,9 @@ def _flat(name: str, data: Any, shape: Sequence[int]) -> Iterator[Any]:
         yield from _flat(name, part, shape[1:])
 
 
+_BEYOND = {"FP16": 65_520, "FP32": 2**128 - 2**103}  # What is rounded to infinity
+
+
 def _fits(datatype: str, value: Any) -> bool:
     "Is a value of its tensor's type?"
     if value is None:
@@ -61,7 +64,7 @@ def _fits(datatype: str, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if datatype.startswith("FP"):
-        return True
+        return abs(value) < _BEYOND.get(datatype, math.inf) or datatype == "FP64"  # of which the contract speaks
     bits = int(datatype.lstrip("UINT"))
     low, high = (0, 2**bits) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
     return isinstance(value, int) and low <= value < high
@@ -172,7 +175,9 @@ def read_inputs(
 
 def _binary_size(given: Any) -> int | None:
     parameters = given.get("parameters") if isinstance(given, Mapping) else None
-    size = parameters.get("binary_data_size") if isinstance(parameters, Mapping) else None
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise BadTensor("the parameters of an input must be an object")
+    size = None if parameters is None else parameters.get("binary_data_size")
     if size is not None and (not _is_size(size) or "data" in given):
         raise BadTensor("binary_data_size must be a number of bytes, and stands instead of data")
     return size
