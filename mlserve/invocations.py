@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
 import mlserve
-from .bodies import CSV, JSON, UnsupportedMediaType, body_format, check_names, read_body, rows_of
+from .bodies import CSV, JSON, UnsupportedMediaType, check_names, media_type, read_body, rows_of
 from .contract import Contract
 from .errors import FieldError, InvalidRows, MlserveError
 from .score import Model
@@ -99,7 +100,7 @@ async def invoke(
     request: Request,  # With rows
 ) -> Response:  # With predictions
     "Answer POST /invocations"
-    model, sent = service.model, body_format(request.headers.get("content-type", ""))
+    model, sent = service.model, media_type(request.headers.get("content-type", ""))
     if sent not in (JSON, CSV):
         raise UnsupportedMediaType(f"send the rows with the header content-type: {JSON} or {CSV}")
     body = await request.body()
@@ -113,7 +114,7 @@ async def predict_v1(
     request: Request,  # With instances
 ) -> Response:  # With predictions
     "Answer POST /v1/models/{model}:predict"
-    if body_format(request.headers.get("content-type", "")) != JSON:
+    if media_type(request.headers.get("content-type", "")) != JSON:
         raise UnsupportedMediaType(f"send the rows with the header content-type: {JSON}")
     given = read_json(await request.body())
     if not isinstance(given, Mapping) or given.keys() != {"instances"}:
@@ -159,11 +160,14 @@ def add_v1(
     async def models() -> Response:
         return Response(write_json({"models": [service.model.name]}), media_type=JSON)
 
-    @app.get("/v1/models/{model}", tags=["kserve v1"], summary="Is the model ready?")
-    async def ready(model: str) -> Response:
-        name = asked(model).name
-        return Response(write_json({"name": name, "ready": not service.drain.draining}), media_type=JSON)
-
+    # before the shorter address, which fits this one too: what takes neither method is told that of the first
     @app.post("/v1/models/{model}:predict", tags=["kserve v1"], summary="Answer a list of rows")
     async def post(request: Request, model: str) -> Response:
         return await predict_v1(service, asked(model), request)
+
+    @app.get("/v1/models/{model}", tags=["kserve v1"], summary="Is the model ready?")
+    async def ready(model: str) -> Response:
+        if model.endswith(":predict"):
+            raise HTTPException(405, headers={"Allow": "POST"})
+        name = asked(model).name
+        return Response(write_json({"name": name, "ready": not service.drain.draining}), media_type=JSON)

@@ -1,6 +1,7 @@
 "The same rows and the same answers in every protocol; each one's errors in its own shape"
 
 import json
+import math
 import struct
 from collections import Counter
 from contextlib import ExitStack
@@ -253,6 +254,10 @@ WRONG = {
     "a boolean": lambda i: changed(i, datatype="BOOL", data=[True] * 3),
     "a value that is not its type": lambda i: changed(i, data=[40, "40", 40]),
     "too big for its type": lambda i: changed(i, datatype="INT8", data=[40, 400, 40]),
+    "too big for its floats": lambda i: changed(i, datatype="FP32", data=[40, 1e39, 40]),
+    "too big for small floats": lambda i: changed(i, datatype="FP16", data=[40, -65520, 40]),
+    "parameters that are none": lambda i: changed(i, parameters=5),
+    "a list of parameters": lambda i: changed(i, parameters=[]),
     "a shape that lies": lambda i: changed(i, shape=[4]),
     "an empty shape": lambda i: changed(i, shape=[]),
     "a negative shape": lambda i: changed(i, shape=[-3]),
@@ -288,13 +293,55 @@ def test_a_wrong_tensor_is_400_in_one_sentence(census, case):
 
 @pytest.mark.parametrize(
     "more",
-    [{"outputs": [{"name": "logits"}]}, {"outputs": "predict"}, {"outputs": [3]}, {"id": 3}, {"parameters": 3},
+    [{"outputs": [{"name": "logits"}]}, {"outputs": "predict"}, {"outputs": [3]}, {"outputs": {}}, {"outputs": 0},
+     {"parameters": []}, {"id": 3}, {"parameters": 3},
      {"parameters": {"binary_data_output": "yes"}}, {"outputs": [{"name": "predict", "parameters": {"binary_data": 1}}]}],
 )  # fmt: skip
 def test_a_wrong_wish_is_400(census, more):
     model = model_of(census)
     refused = infer(census, inputs_of(model, rows_of(model)), **more)
     assert refused.status_code == 400 and list(refused.json()) == ["error"]
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32"])
+def test_json_takes_the_numbers_that_bytes_can_hold(datatype):
+    def taken(value):
+        try:
+            return bool(from_json({"name": "x", "datatype": datatype, "shape": [1], "data": [value]}))
+        except BadTensor:
+            return False
+
+    def held(value):
+        try:
+            return bool(as_bytes(Tensor("x", datatype, (1,), [value])))
+        except (OverflowError, struct.error):
+            return False
+
+    largest = {"FP16": 65_504.0, "FP32": (2 - 2.0**-23) * 2.0**127}[datatype]
+    for value in (largest, math.nextafter(largest, math.inf), largest * 1.001, largest * 2, int(largest), 10**400):
+        assert taken(value) == held(value) and taken(-value) == held(-value)
+    edge = {"FP16": 65_520.0, "FP32": 2.0**128 - 2.0**103}[datatype]
+    assert not taken(edge) and not held(edge) and taken(math.nextafter(edge, 0)) and held(math.nextafter(edge, 0))
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/v1/models/census:predict"])
+def test_a_type_that_is_refused_is_not_advised(census, path):
+    def ask(type_):
+        return census.post(path, content=b"{}", headers={"content-type": type_})
+
+    refused = ask("text/plain")
+    assert refused.status_code == 415
+    for type_ in ("application/json", "text/csv", "application/vnd.apache.arrow.stream"):
+        assert (ask(type_).status_code == 415) != (type_ in refused.text), type_
+    assert "the rows" in refused.text and "the row " not in refused.text
+
+
+def test_a_method_that_does_not_predict_is_told_which_does(census):
+    for method in ("GET", "HEAD", "PUT"):
+        refused = census.request(method, "/v1/models/census:predict")
+        assert refused.status_code == 405 and refused.headers["allow"] == "POST"
+    assert census.get("/v1/models/census").json()["ready"]
+    assert "get" not in census.get("/openapi.json").json()["paths"]["/v1/models/{model}:predict"]
 
 
 def test_only_what_is_asked_for_comes(census):
