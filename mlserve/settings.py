@@ -11,7 +11,7 @@ __all__ = ['SHORTEST_KEY', 'ALIASES', 'BadSettings', 'Keys', 'Models', 'Data', '
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser
 from configparser import Error as ParseError
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -67,8 +67,20 @@ def _setting(
     least: float = 0,  # Of a number
     most: float = math.inf,
     among: tuple[str, ...] = (),  # All values of a text, where there are few
+    check: Callable[[str], str | None] = lambda text: None,  # What must hold of a text and does not
 ) -> Any:
-    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "among": among}, repr=not secret)
+    told = {"doc": doc, "least": least, "most": most, "among": among, "check": check}
+    return field(default=default, metadata=told, repr=not secret)
+
+
+# as browsers send them: in lower case, without a path, and without the port that goes without saying
+_ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\s/?#@A-Z\x80-\U0010ffff]+")
+
+
+def _no_origins(text: str) -> str | None:
+    if all(map(_ORIGIN.fullmatch, _parts(text))):
+        return None
+    return "hold origins as browsers send them, such as https://shop.example, without a slash at the end"
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,9 @@ class Access:
     admin_keys: Keys = _setting(Keys(), "keys that may do everything; without one a public service has no admin routes")
     rate: float = _setting(0.0, "requests a second that one key or address may send in the long run; 0 for any number")
     burst: int = _setting(20, "requests that one key or address may send at once, where a rate is set", least=1)
-    origins: str = _setting("", "web sites whose pages may call the service, commas between; none if empty")
+    origins: str = _setting(
+        "", "web sites whose pages may call the service, commas between; none if empty", check=_no_origins
+    )
 
 
 @dataclass(frozen=True)
@@ -293,6 +307,9 @@ def _impossible(known: Field[Any], value: Any) -> str | None:
     least, most, among = (known.metadata[what] for what in ("least", "most", "among"))
     if among and value not in among:
         return f"be {' or '.join(among)}"
+    if isinstance(value, str):
+        problem: str | None = known.metadata["check"](value)
+        return problem
     if not isinstance(value, int | float) or (least <= value <= most and value < math.inf):
         return None
     if most < math.inf:

@@ -236,6 +236,43 @@ def test_pages_of_others_may_call_only_where_that_is_set(open_service):
 
 
 @pytest.mark.parametrize(
+    ("status", "headers", "limits"),
+    [
+        (413, {}, {"MLSERVE_SERVE_BODY_LIMIT": "5"}),
+        (415, {"content-encoding": "gzip"}, {}),
+        (503, {}, {}),
+    ],
+)
+def test_pages_of_others_can_read_what_the_guard_says(projects, status, headers, limits):
+    given = {"MLSERVE_ACCESS_ORIGINS": "https://example.org, https://example.com", **limits}
+    guard = asgi(load_settings(projects["census"], environ=given))
+    guard.under_way[0] = 1000 if status == 503 else 0
+    client = TestClient(guard)
+    for origin, may in (("https://example.org", True), ("https://example.net", False)):
+        refused = client.post("/predict", content=b"[{}, {}]", headers={"origin": origin, **headers})
+        assert refused.status_code == status
+        assert (refused.headers.get("access-control-allow-origin") == origin) is may
+    assert "access-control-allow-origin" not in client.post("/predict", content=b"[{}, {}]", headers=headers).headers
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.example", "https://a.example/", "https://a.example, https://b.example/x", "https://A.example",
+     "https://a.example:443", "http://a.example:80", "https://münchen.example", "https://a.example https://b.example"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused(text):
+    with pytest.raises(BadSettings, match=r"MLSERVE_ACCESS_ORIGINS is .* must hold origins as browsers send them"):
+        load_settings(environ={"MLSERVE_ACCESS_ORIGINS": text})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "https://a.example", "http://127.0.0.1:8080, https://b.example:8443,", "http://[::1]:8080"]
+)
+def test_origins_as_browsers_send_them_are_taken(text):
+    assert load_settings(environ={"MLSERVE_ACCESS_ORIGINS": text}).access.origins == text
+
+
+@pytest.mark.parametrize(
     "text", ["short", "spaces in it are not good for a key", "sha256:abc", "schlüssel-schlüssel-schlüssel"]
 )
 def test_a_key_that_is_none_is_refused_without_being_told(text):
