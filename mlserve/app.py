@@ -6,6 +6,7 @@
 __all__ = ['COMMIT', 'error_response', 'predict', 'code_commit', 'describe', 'openapi', 'Measured', 'create_app']
 
 # %% ../nbs/33_app.ipynb #dec3f7d3
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from mlserve.bodies import (
     answer_format,
     body_format,
     formats,
+    load_arrow,
     read_body,
     write_answers,
 )
@@ -76,6 +78,8 @@ async def predict(
     "Answer POST /predict"
     sent = body_format(request.headers.get("content-type", ""))
     wanted = answer_format(",".join(request.headers.getlist("accept")))
+    if ARROW in (sent, wanted):
+        await asyncio.to_thread(load_arrow, wanted == ARROW)
     model = service.model
     given, single = read_body(model.contract, sent, await request.body())
     answers = await answer_rows(service, model, request.scope, given, single)

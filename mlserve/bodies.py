@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['JSON', 'CSV', 'ARROW', 'MOST_ROWS', 'MOST_TEXT', 'UnsupportedMediaType', 'NotAcceptable', 'BadBody', 'TooMuchText',
-           'TooManyRows', 'formats', 'check_names', 'rows_of', 'from_text', 'from_arrow', 'media_type', 'body_format',
-           'read_body', 'wishes_in', 'liking', 'answer_format', 'flat', 'answer_columns', 'write_answers']
+           'TooManyRows', 'formats', 'check_names', 'rows_of', 'from_text', 'load_arrow', 'from_arrow', 'media_type',
+           'body_format', 'read_body', 'wishes_in', 'liking', 'answer_format', 'flat', 'answer_columns',
+           'write_answers']
 
 # %% ../nbs/31_bodies.ipynb #59ed2292
 import csv
@@ -169,6 +170,17 @@ def _read_csv(contract: Contract, body: bytes) -> tuple[list[Any], bool]:
     return rows_of(contract, columns), False
 
 # %% ../nbs/31_bodies.ipynb #7595a2f2
+@cache
+def load_arrow(
+    written: bool,  # Is a table made too, for which pyarrow looks whether there is pandas?
+) -> None:
+    "Load pyarrow; takes a second, so an event loop has it done by a thread"
+    import pyarrow.compute
+
+    if written:
+        pyarrow.array([""])
+
+
 _RECORDS, _DICTIONARY = 3, 2  # kinds of message that have a body
 
 

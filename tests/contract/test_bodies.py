@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -16,8 +18,11 @@ from hypothesis import strategies as st
 
 from mlserve import bodies
 from mlserve.bodies import ARROW, CSV, JSON, answer_format, body_format, formats, read_body
-from mlserve.contract import Contract, Field, Output, check_rows
+from mlserve.bundle import find_bundle, read_bundle
+from mlserve.contract import Contract, Field, Output, check_rows, example
 from mlserve.errors import InvalidRows, MlserveError
+from mlserve.score import load_model
+from tests.conftest import ROOT, environment
 from tests.contract.test_http import checked
 
 FIELDS = (
@@ -344,6 +349,45 @@ def test_each_format_is_answered_in_each(client):
             )
             shares = [{k: float(line[f"probability_{k}"]) for k in wanted[0]} for line in read]
             assert shares == wanted
+
+
+# asks a whole service in a process that has not loaded pyarrow, and tells what the event loop loaded itself
+FIRST = """
+import asyncio, json, sys, threading
+from mlserve.service import asgi
+from mlserve.settings import load_settings
+from tests.served import ask
+
+loaded = {}
+
+class Watching:
+    def find_spec(self, name, path=None, target=None):
+        loaded.setdefault(name.partition(".")[0], set()).add(threading.current_thread() is threading.main_thread())
+
+async def main():
+    app, body = asgi(load_settings()), sys.stdin.buffer.read()
+    arrow = b"application/vnd.apache.arrow.stream"
+    for accept in (b"application/json", arrow):
+        lines = ((b"host", b"x"), (b"content-type", arrow), (b"accept", accept), (b"content-length", b"%d" % len(body)))
+        print((await ask(app, body, lines, "POST", "/predict"))[0], end=" ")
+    print(*[name for name in ("numpy", "pandas", "pyarrow") if True in loaded.get(name, ())], "pyarrow" in loaded)
+
+sys.meta_path.insert(0, Watching())
+asyncio.run(main())
+"""
+
+
+def test_what_arrow_needs_is_loaded_beside_the_event_loop(projects):
+    row = example(load_model(read_bundle(find_bundle(projects["census"] / "models", "census"))).contract)
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST],
+        cwd=projects["census"],
+        env=environment(PYTHONPATH=ROOT),
+        input=stream({name: [value] for name, value in row.items()}),
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == [b"200", b"200", b"True"], done.stderr
 
 
 def test_the_openapi_document_names_the_formats(client):
