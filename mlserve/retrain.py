@@ -9,15 +9,18 @@ __all__ = ['PROBE_ROWS', 'PROVEN_ON', 'Step', 'evaluate', 'report_files', 'probe
 # %% ../nbs/41_retrain.ipynb #32936aec
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, Manifest, dump, read_bundle, unreleased, write_bundle
 from .contract import Contract, to_json
+from .errors import InvalidRows
 from .score import load_model, make_probe, sklearn_engine
 from .settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from mlserve.data import Table
@@ -200,6 +203,27 @@ def _texts(contract: Contract) -> list[str]:
     return sorted(labels | {field.name for field in contract.fields if field.kind in ("category", "text")})
 
 
+def _rows(data: Path, contract: Contract) -> "pd.DataFrame":
+    "Rows of a file of its own: codes stay text, and the dates of a CSV file are read as `mlserve predict` reads them"
+    import pandas as pd
+
+    from mlserve.contract import check_rows
+    from mlserve.data import BadData, plain, read_frame
+
+    dates = [replace(f, nullable=True, outside="accept") for f in contract.fields if f.kind == "date"]
+    rows = read_frame(data, [*_texts(contract), *(f.name for f in dates)])
+    for field in dates if data.suffix.lower() == ".csv" else ():
+        given = [{field.name: text} for text in plain(rows[field.name])] if field.name in rows else []
+        try:
+            read = check_rows(Contract((field,), contract.output), given).rows
+        except InvalidRows as error:
+            raise BadData(f"{data.name}: {error}") from None
+        if read:
+            moments = [row[field.name] and datetime.fromisoformat(str(row[field.name])) for row in read]
+            rows[field.name] = pd.Series(moments, rows.index, dtype="datetime64[us]")
+    return rows
+
+
 def measure_bundle(
     settings: Settings,  # Which recipe, and where things are
     data: Path | None = None,  # CSV or Parquet to measure on; the recipe's held-out rows if not given
@@ -208,7 +232,7 @@ def measure_bundle(
     "Measure the bundle of the project's recipe"
     from threadpoolctl import threadpool_limits
 
-    from mlserve.data import BadData, load_table, make_table, read_frame
+    from mlserve.data import BadData, load_table, make_table
     from mlserve.persist import load_pipeline
     from mlserve.recipe import find_recipe
 
@@ -220,7 +244,7 @@ def measure_bundle(
         if table.fingerprint != bundle.manifest.lineage.data:
             step("the data has changed since the model was made")
     else:
-        table = make_table(recipe, read_frame(data, _texts(bundle.contract)), contract=bundle.contract)
+        table = make_table(recipe, _rows(data, bundle.contract), contract=bundle.contract)
         table = replace(table, held_out=table.held_out | True)
     if table.contract.output.classes and not set(table.contract.output.classes) <= set(bundle.contract.output.classes):
         raise BadData(f"the data has classes of {recipe.target} that {recipe.name} does not know")

@@ -26,6 +26,7 @@ from mlserve.data import (
 from mlserve.errors import MlserveError
 from mlserve.increments import ID, increments_folder
 from mlserve.recipe import Recipe, Slice
+from mlserve.retrain import _rows
 from mlserve.settings import load_settings
 
 DAY = dt.datetime(2024, 5, 17)
@@ -464,3 +465,24 @@ def test_a_parquet_file_that_is_not_there_is_named(tmp_path):
     )
     with pytest.raises(BadData, match=r"no file points\.parquet"):
         load_table(recipe, load_settings(tmp_path, environ={}))
+
+
+# A file of its own to measure on
+
+
+def measured(tmp_path, text):
+    table = pd.DataFrame({"d": pd.to_datetime(["2020-01-01", "2020-12-31", None] * 4), "y": [0.5, 1.5, 2.5] * 4})
+    recipe = Recipe("days", "regression", "y", lambda folder: table, lambda: None)
+    contract = make_table(recipe, table).contract
+    (tmp_path / "new.csv").write_text(text)
+    return make_table(recipe, _rows(tmp_path / "new.csv", contract), contract=contract)
+
+
+def test_dates_of_a_csv_file_are_read_as_predict_reads_them(tmp_path):
+    table = measured(tmp_path, "d,y\n2020-06-30,1\n2020-06-30 12:00,2\n,3\n2020-07-01T02:00:00+02:00,4\n")
+    moments = [None if pd.isna(moment) else str(moment) for moment in table.rows["d"]]
+    assert moments == ["2020-06-30 00:00:00", "2020-06-30 12:00:00", None, "2020-07-01 00:00:00"]
+    with pytest.raises(BadData, match=r"new\.csv: row 1: d must be an ISO 8601 date"):
+        measured(tmp_path, "d,y\n2020-06-30,1\n31.12.2020,2\n")
+    with pytest.raises(BadData, match="no column d"):
+        measured(tmp_path, "a,y\n1,2\n")
