@@ -11,8 +11,10 @@ __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'St
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from errno import ENOENT
@@ -104,6 +106,32 @@ def steps() -> Iterator[Callable[[str], None]]:  # To be called with the name of
 
 
 @contextmanager
+def _stoppable() -> Iterator[None]:
+    "Let SIGTERM end a command as Ctrl-C does: what is half written is taken away"
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    "Write files that appear when all of them are there: a full disk leaves what was there before"
+    from mlserve.batch import replacing
+
+    with _stoppable(), replacing(*files) as parts:
+        for part, content in zip(parts, files.values(), strict=True):
+            part.write_bytes(content)
+
+
+@contextmanager
 def transfer(
     name: str,  # What is moved
     total: int = 0,  # Bytes; 0 where that is not known
@@ -177,9 +205,10 @@ def evaluate(
     with steps() as step:
         bundle, report = measure_bundle(settings, data, step)
         folder = settings.path(settings.report.folder) / bundle.manifest.name
-        for name, content in report_files(report).items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+        files = {folder / name: content for name, content in report_files(report).items()}
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _write(files)
     metrics = flat(report)
     text = f"{bundle.manifest.name} {bundle.manifest.version} on {report.rows:,} rows; plots and slices in "
     text += f"{folder.parent.name}/{folder.name}\n{_headline(metrics, report.output.task)}"
@@ -217,7 +246,7 @@ def compare(
     if plot and change.behaviour:
         from mlserve.flips import flips_picture
 
-        plot.write_bytes(flips_picture(change.behaviour))
+        _write({plot: flips_picture(change.behaviour)})
     elif plot:
         text += "\nnothing is drawn, because the answers are the same or cannot be compared"
     say(text, change_as_json(change), json_)
@@ -241,7 +270,7 @@ def predict(
 
     out = out or file.with_name(f"{file.stem}.predicted{file.suffix}")
     loaded = load_model(read_bundle(_bundle_folder(model)))
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with _stoppable(), Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(file.name, total=1.0)
         rows = predict_file(loaded, file, out, lambda share: bar.update(task, completed=share))
     say(f"{rows:,} rows answered by {loaded.name} {loaded.version}: {out}", {"rows": rows, "file": str(out)}, json_)
@@ -302,13 +331,15 @@ def data_stream(
     json_: Json = False,
 ) -> None:
     "Make one week of census data, with drift if wanted."
+    from mlserve.batch import replacing
     from mlserve.examples.weeks import stream
 
     settings = load_settings()
     frame = stream(week, drift, seed)
     out = out or settings.path(settings.data.folder) / f"week-{week:02}.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(out, index=False)
+    with _stoppable(), replacing(out) as (part,):
+        frame.to_parquet(part, index=False)
     say(f"{len(frame):,} rows of week {week}: {out}", {"rows": len(frame), "file": str(out)}, json_)
 
 
@@ -544,7 +575,7 @@ def retrain(
     with steps() as step:
         done = retrain_(load_settings(), why, dry_run, step)
     if report:
-        report.write_text(as_markdown(done), encoding="utf-8")
+        _write({report: as_markdown(done).encode()})
     reasons = "".join(f"\n  {trigger.kind}: {trigger.says}" for trigger in done.triggers)
     notes = "".join(f"\n  {note}" for note in done.notes)
     say(f"{headline(done)}: {done.why}{reasons}{notes}", as_dict(done), json_)

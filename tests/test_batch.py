@@ -1,0 +1,61 @@
+"Whole files: what is read, where the answer stands, and what is left of it when something fails"
+
+import signal
+from errno import ENOSPC
+
+import pytest
+
+from mlserve.batch import predict_file, replacing
+from mlserve.cli import _stoppable
+from mlserve.contract import Contract, Output, infer_field
+from mlserve.score import Model, Scored
+
+
+def model_of(*names):
+    fields = tuple(infer_field(name, [20, 40, 60]) for name in names)
+
+    class Bundle:
+        contract = Contract(fields, Output("binary", "vote", ("no", "yes"), "yes"))
+        manifest = type("Manifest", (), {"name": "vote", "version": "1.0.0"})
+
+    return Model(Bundle, lambda rows: [Scored(1.0, (0.25, 0.75)) for _ in rows])
+
+
+def test_two_who_write_to_one_place_do_not_mix(tmp_path):
+    source, target, seen = tmp_path / "ages.csv", tmp_path / "out.csv", []
+    source.write_text("age\n" + "30\n" * 6_000)
+
+    def meanwhile(share):
+        if not seen:
+            seen.append(predict_file(model_of("age"), source, target))
+
+    assert predict_file(model_of("age"), source, target, meanwhile) == 6_000
+    assert seen == [6_000] and len(target.read_text().splitlines()) == 6_001
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ages.csv", "out.csv"]
+
+
+def test_files_appear_together_or_not_at_all(tmp_path):
+    old, new = tmp_path / "a.json", tmp_path / "b.json"
+    old.write_text("before")
+    with pytest.raises(OSError, match="full") as failed, replacing(old, new) as (first, _):
+        first.write_text("after")
+        raise OSError(ENOSPC, "full")
+    assert failed.value.filename == str(old)
+    with pytest.raises(FileNotFoundError) as failed, replacing(tmp_path / "nowhere" / "c.json") as (part,):
+        part.write_text("c")
+    assert failed.value.filename.endswith("c.json") and old.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with replacing(old, new) as parts:
+        for part in parts:
+            part.write_text("after")
+    assert (old.read_text(), new.read_text()) == ("after", "after")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing_behind(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, _stoppable(), replacing(tmp_path / "a.csv") as (part,):
+        part.write_text("half")
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143 and list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
