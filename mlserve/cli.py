@@ -192,7 +192,8 @@ def train(folder: Folder_ = None, json_: Json = False) -> None:
 @told
 def evaluate(
     data: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet with the target; the held-out rows if not given.")
+        Path | None,
+        typer.Option(help="CSV, as `predict` reads it, or Parquet, with the target; the held-out rows if not given."),
     ] = None,
     folder: Folder_ = None,
     json_: Json = False,
@@ -255,7 +256,12 @@ def compare(
 @app.command()
 @told
 def predict(
-    file: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet, with the model's fields as columns.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, JSON lines or Parquet, with the model's fields as columns. CSV is UTF-8 with commas and dates as 2024-05-17."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Where to write; beside FILE if not given.")] = None,
     model: Model_ = None,
     json_: Json = False,

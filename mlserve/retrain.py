@@ -209,9 +209,17 @@ def _rows(data: Path, contract: Contract) -> "pd.DataFrame":
 
     from mlserve.contract import check_rows
     from mlserve.data import BadData, plain, read_frame
+    from mlserve.source import FORM, parted
 
     dates = [replace(f, nullable=True, outside="accept") for f in contract.fields if f.kind == "date"]
-    rows = read_frame(data, [*_texts(contract), *(f.name for f in dates)])
+    try:
+        rows = read_frame(data, [*_texts(contract), *(f.name for f in dates)])
+    except BadData as error:
+        if isinstance(error.__context__, UnicodeDecodeError):
+            raise BadData(f"{data.name} is not UTF-8; {FORM}") from None
+        raise
+    if said := contract.output.target not in rows and parted(data.name, list(rows), contract.output.target):
+        raise BadData(said)
     for field in dates if data.suffix.lower() == ".csv" else ():
         given = [{field.name: text} for text in plain(rows[field.name])] if field.name in rows else []
         try:

@@ -1,11 +1,12 @@
 "Whole files: what is read, where the answer stands, and what is left of it when something fails"
 
+import csv
 import signal
 from errno import ENOSPC
 
 import pytest
 
-from mlserve.batch import predict_file, replacing
+from mlserve.batch import BadFile, predict_file, replacing
 from mlserve.cli import _stoppable
 from mlserve.contract import Contract, Output, infer_field
 from mlserve.score import Model, Scored
@@ -59,3 +60,24 @@ def test_a_command_that_is_told_to_end_leaves_nothing_behind(tmp_path):
         signal.raise_signal(signal.SIGTERM)
     assert ended.value.code == 143 and list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name;age\nJo;30\n", "parted at ';'"),
+        (b'"name";"age"\n"Jo";30\n', "cannot be read as csv: ',' expected"),
+        ("name,age\nJörg,30\n".encode("cp1252"), "is not UTF-8"),
+        ("name,age\nJörg,30\n".encode("utf-16"), "is not UTF-8"),
+    ],
+)
+def test_a_file_of_another_form_is_told_which_one_is_read(tmp_path, content, said):
+    (tmp_path / "ages.csv").write_bytes(content)
+    with pytest.raises(BadFile, match=said + r".*UTF-8 with commas"):
+        predict_file(model_of("age"), tmp_path / "ages.csv", tmp_path / "out.csv")
+
+
+def test_a_long_text_beside_the_fields_stays(tmp_path):
+    (tmp_path / "ages.csv").write_text(f"story,age\n{'x' * 200_000},30\n")
+    assert predict_file(model_of("age"), tmp_path / "ages.csv", tmp_path / "out.csv") == 1
+    assert (tmp_path / "out.csv").stat().st_size > 200_000 and csv.field_size_limit() == 131_072

@@ -474,7 +474,7 @@ def measured(tmp_path, text):
     table = pd.DataFrame({"d": pd.to_datetime(["2020-01-01", "2020-12-31", None] * 4), "y": [0.5, 1.5, 2.5] * 4})
     recipe = Recipe("days", "regression", "y", lambda folder: table, lambda: None)
     contract = make_table(recipe, table).contract
-    (tmp_path / "new.csv").write_text(text)
+    (tmp_path / "new.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     return make_table(recipe, _rows(tmp_path / "new.csv", contract), contract=contract)
 
 
@@ -486,3 +486,7 @@ def test_dates_of_a_csv_file_are_read_as_predict_reads_them(tmp_path):
         measured(tmp_path, "d,y\n2020-06-30,1\n31.12.2020,2\n")
     with pytest.raises(BadData, match="no column d"):
         measured(tmp_path, "a,y\n1,2\n")
+    with pytest.raises(BadData, match=r"parted at ';'; .* UTF-8 with commas"):
+        measured(tmp_path, "d;y\n2020-06-30;1\n")
+    with pytest.raises(BadData, match=r"new\.csv is not UTF-8; "):
+        measured(tmp_path, "d,y\nJörg,1\n".encode("cp1252"))

@@ -25,6 +25,7 @@ from mlserve.data import BadData, frame_of_rows
 from mlserve.infer import propose
 from mlserve.persist import load_pipeline
 from mlserve.scaffold import CannotScaffold, create
+from mlserve.source import _separator, look
 from tests.conftest import MLSERVE, Service, environment, mlserve
 from tests.new_data import TABLES, UGLY
 
@@ -69,6 +70,14 @@ def test_parquet_keeps_its_kinds(tmp_path):
     p = propose(path, target)
     assert p.numbers == ("age", "score", "urgent") and p.categories == ("smoker", "ward")
     assert set(p.left_out) == {"stay"} and p.positive is True
+
+
+def test_a_line_may_be_as_long_as_it_likes(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text(f"{','.join(f'x{k}' for k in range(30_000))}\n{'1,' * 29_999}1\n")
+    assert _separator(path, "utf-8") == ","
+    path.write_text(f"story,x\n{'y' * 140_000},1\n")
+    assert look(path)[1].shape == (1, 2)
 
 
 # What is refused: one sentence, and nothing left behind
