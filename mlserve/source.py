@@ -9,6 +9,7 @@ __all__ = ['SEPARATORS', 'MOST_LETTERS', 'AMONG_NUMBERS', 'ANYWHERE', 'FORMATS',
 # %% ../nbs/17_source.ipynb #ad7d765f
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -196,6 +197,19 @@ def _texts(path: Path, encoding: str, separator: str) -> pd.DataFrame:
     return texts.fillna("")  # what a short line lacks
 
 
+def _check_names(file: str, names: Sequence[str], texts: pd.DataFrame) -> None:
+    "Refuse names that pandas would make up: a request could not use them"
+    if twice := [name for name, count in Counter(names).items() if name.strip() and count > 1]:
+        raise BadData(f"{file} has more than one column {', '.join(twice)[:500]}; give each a name of its own")
+    unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
+    first = texts.iloc[:, 0]
+    if unnamed[:1] == [1] and first.is_unique and first.str.fullmatch(r"\d+").all():
+        unnamed = unnamed[1:]  # the numbers of the rows, as pandas writes them; they are left out
+    if unnamed:
+        which = f"columns {', '.join(map(str, unnamed))[:500]}" if len(unnamed) > 1 else f"column {unnamed[0]}"
+        raise BadData(f"{file} has no name for its {which}; write one into the first line, or take the column out")
+
+
 _CODE = r"\s*0\d+\s*"
 
 
@@ -216,6 +230,7 @@ def look(
         encoding = _encoding(path)
         separator = _separator(path, encoding)
         texts = _texts(path, encoding, separator)
+        _check_names(path.name, _lines(path, encoding, separator, 1)[0], texts)
         decimal = _decimal(texts, separator)
         coded = tuple(str(name) for name, column in texts.items() if column.str.fullmatch(_CODE).any())
         source = Source(False, encoding, separator, decimal, _missing(texts, decimal), texts=coded)

@@ -65,6 +65,11 @@ def test_names_stay_as_they_are_but_for_the_spaces_around_them(tmp_path):
     assert p.positive == "Yes ✓"
 
 
+def test_the_numbers_of_the_rows_need_no_name(tmp_path):
+    pd.DataFrame({"a": [1, 2, 3] * 20, "y": [0.5, 1.5] * 30}).to_csv(tmp_path / "t.csv")
+    assert set(propose(tmp_path / "t.csv", "y").left_out) == {"Unnamed: 0"}
+
+
 def test_parquet_keeps_its_kinds(tmp_path):
     path, target, _ = TABLES["visits"](tmp_path)
     p = propose(path, target)
@@ -97,6 +102,9 @@ BAD = {
     "no table": ("Dear reader\n\nThis is a letter.\n", "y", "is no CSV"),
     "bytes": (b"\x89PNG\r\n\x1a\n\0\0\0", "y", "is no CSV"),
     "longer rows than header": ("x,y\n1,2,3\n4,5,6\n", "y", "is no CSV"),
+    "one name twice": ("y,b,c,y\n" + "1,2,3,4\n" * 60, "y", "more than one column y;"),
+    "no name": ("a,,y,\n" + "1,2,3,\n" * 60, "y", "no name for its columns 2, 4;"),
+    "no name in front": (",a,y\n" + "x,2,3\n" * 60, "y", "no name for its column 1;"),
     "few rows": ("x,y\n" + "1,a\n2,b\n" * 10, "y", "has 20 rows"),
     "two rows of a class": (table(y=["a"] * 98 + ["b"] * 2), "y", "2 rows of 'b'"),
     "a name in each row": (table(y=[f"person {k}" for k in range(100)]), "y", "100 different texts"),
