@@ -140,7 +140,12 @@ def added(
 ) -> dict[str, Any]:  # Column -> value
     "The columns an answer adds to a file"
     made = flat(answer(model, scored, warnings, ""))
-    return {name: value for name, value in made.items() if name not in ("id", "model", "version")}
+    fields = model.contract.names
+    return {
+        f"answer_{name}" if name in fields else name: value
+        for name, value in made.items()
+        if name not in ("id", "model", "version")
+    }
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 import csv
 import signal
 from errno import ENOSPC
+from functools import partial
 
+import pandas as pd
 import pytest
 
 from mlserve.batch import BadFile, predict_file, replacing
@@ -81,3 +83,16 @@ def test_a_long_text_beside_the_fields_stays(tmp_path):
     (tmp_path / "ages.csv").write_text(f"story,age\n{'x' * 200_000},30\n")
     assert predict_file(model_of("age"), tmp_path / "ages.csv", tmp_path / "out.csv") == 1
     assert (tmp_path / "out.csv").stat().st_size > 200_000 and csv.field_size_limit() == 131_072
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_field_may_have_the_name_of_an_answer(tmp_path, suffix):
+    source, target, model = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", model_of("warnings", "probability_no")
+    rows = pd.DataFrame({"warnings": [30], "probability_no": [40]})
+    write = {".csv": rows.to_csv, ".parquet": rows.to_parquet}
+    write[suffix](source, index=False) if suffix in write else rows.to_json(source, orient="records", lines=True)
+    assert predict_file(model, source, target) == 1
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": partial(pd.read_json, lines=True)}[suffix]
+    answers = ["predicted_label", "answer_probability_no", "probability_yes", "answer_warnings"]
+    assert list(read(target)) == ["warnings", "probability_no", *answers]
+    assert read(target)["answer_probability_no"].tolist() == [0.25]
