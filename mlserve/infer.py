@@ -85,12 +85,25 @@ def _positive(counts: Mapping[Any, int]) -> tuple[Any, str]:
     return min(sorted(counts), key=counts.__getitem__), "it is the rarer one"
 
 
+_THOUSANDS = re.compile(r"[-+]?(?:0|[1-9]\d{0,2}(?:([,.'\u2019\u00a0\u202f])\d{3}(?:\1\d{3})*)?)(?:([.,])\d+)?")
+_PARTED = "holds numbers whose thousands are parted"
+
+
+def _thousands(values: Sequence[Any]) -> bool:
+    "Is it text only because of what stands between thousands, as in 1,234?"
+    found = [_THOUSANDS.fullmatch(v.strip()) if isinstance(v, str) else None for v in set(values)]
+    parting, pointing = ({match[k] for match in found if match} - {None} for k in (1, 2))
+    return all(found) and bool(parting) and not parting & pointing
+
+
 def _classes(name: str, labels: Sequence[Any]) -> tuple[dict[Any, int], tuple[Any, ...]]:
     "How many rows each class has that can be learnt, and the classes that cannot"
     counts = Counter(labels)
     if len(counts) == 1:
         raise BadData(f"the target {name} is {labels[0]!r} in every row; there is nothing to tell apart")
     if len(counts) > MOST_CLASSES:
+        if _thousands(labels):
+            raise BadData(f"the target {name} {_PARTED}; write them without")
         raise BadData(
             f"the target {name} has {len(counts)} different texts; group them into at most {MOST_CLASSES} classes"
         )
@@ -121,6 +134,8 @@ def _names_the_row(name: str, values: Sequence[Any]) -> str:
         if _IDS.search(name):
             return "it is a number of its own for each row, and is named like one"
     if kinds == {str} and distinct > len(values) / 2 and distinct > FEWEST_ROWS:
+        if _thousands(values):
+            return f"it {_PARTED}; write them without"
         words = sum(len(v.split()) for v in values) / len(values)
         return f"it is text that is nearly always new ({distinct:,} in {len(values):,} rows): " + (
             "sentences, which this pipeline does not read" if words > 4 else "a name of the row"
@@ -315,6 +330,8 @@ def _asked(
     if labels is None:
         if not np.isfinite(np.array(values, dtype=np.float64)).all():
             raise BadData(f"the target {target} holds an infinite value; take it out of the file")
+        if len(set(values)) == 1:
+            raise BadData(f"the target {target} is {values[0]!r} in every row; there is nothing to tell apart")
         return "regression", None, (), values, _about_target(target, "regression", {}, None, "", values)
     kept, rare = _classes(target, labels)
     task = "binary" if len(kept) == 2 else "multiclass"

@@ -70,6 +70,14 @@ def test_the_numbers_of_the_rows_need_no_name(tmp_path):
     assert set(propose(tmp_path / "t.csv", "y").left_out) == {"Unnamed: 0"}
 
 
+def test_thousands_that_are_parted_are_called_so(tmp_path):
+    rows = {"a": [f"{7.5 * k:,}" for k in range(100, 200)], "b": [f"{k % 9},{k + 100}" for k in range(100)]}
+    pd.DataFrame(rows | {"x": [1, 2, 3, 4] * 25, "y": [0.5, 1.5] * 50}).to_csv(tmp_path / "t.csv", index=False)
+    left = propose(tmp_path / "t.csv", "y").left_out
+    assert left["a"] == "it holds numbers whose thousands are parted; write them without"
+    assert "thousands" not in left["b"]  # of which some are 0,109
+
+
 def test_parquet_keeps_its_kinds(tmp_path):
     path, target, _ = TABLES["visits"](tmp_path)
     p = propose(path, target)
@@ -98,6 +106,8 @@ BAD = {
     "only blank lines": ("\ufeff" + "\n" * 25, "y", "is empty"),
     "only a header": ("x,y\n", "y", "missing in every row"),
     "one class": (table(y=["a"] * 100), "y", "nothing to tell apart"),
+    "one quantity": (table(y=[1.5] * 100), "y", "is 1.5 in every row; there is nothing to tell apart"),
+    "thousands": (table(y=[f"{1000 + k:,}" for k in range(100)]), "y", "y holds numbers whose thousands are parted;"),
     "target all missing": (table(y=[""] * 100), "y", "missing in every row"),
     "no table": ("Dear reader\n\nThis is a letter.\n", "y", "is no CSV"),
     "bytes": (b"\x89PNG\r\n\x1a\n\0\0\0", "y", "is no CSV"),
