@@ -11,6 +11,7 @@ __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'St
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
+import os
 import signal
 import sys
 import threading
@@ -41,13 +42,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _print(text: str, end: str = "\n") -> None:
+    "Print to whoever reads; where that is `head`, which has gone with what it wanted, stop in silence as other commands do"
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        # what is still held back goes nowhere, else Python tells of it when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + 13) from None  # as of SIGPIPE
+
+
 def say(
     text: str,  # For people
     value: Any,  # For programs
     as_json_: bool,  # Which of the two
 ) -> None:
     "Print a result"
-    print(json.dumps(value, ensure_ascii=False) if as_json_ else text)
+    _print(json.dumps(value, ensure_ascii=False) if as_json_ else text)
 
 
 class FileFailed(MlserveError):
@@ -70,7 +81,7 @@ def told(
         except (MlserveError, OSError) as error:
             failed = error if isinstance(error, MlserveError) else FileFailed(error)
             if kwargs.get("json_"):
-                print(json.dumps(as_json(failed), ensure_ascii=False))
+                _print(json.dumps(as_json(failed), ensure_ascii=False))
             else:
                 typer.echo(as_text(failed), err=True)
             raise typer.Exit(failed.exit_code) from None
@@ -259,7 +270,7 @@ def predict(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV, JSON lines or Parquet, with the model's fields as columns. CSV is UTF-8 with commas and dates as 2024-05-17."
+            help="JSON lines, Parquet, or CSV in UTF-8 with commas and dates as 2024-05-17; the model's fields are columns."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write; beside FILE if not given.")] = None,
@@ -294,8 +305,6 @@ def serve(
     json_: Json = False,
 ) -> None:
     "Serve the model over HTTP, with its page."
-    import os
-
     from mlserve.service import serve as serve_
 
     given = {"SERVE_HOST": host, "SERVE_PORT": port, "SERVE_WORKERS": workers, "FOLLOW_EVERY": follow}
@@ -750,12 +759,12 @@ def _update(folder: Path, yes: bool, json_: bool) -> None:
         if yes:
             apply(update)
         value = {"changed": list(update.changed), "kept": list(update.kept), "written": yes, "diff": update.diff}
-        print(json.dumps(value, ensure_ascii=False))
+        _print(json.dumps(value, ensure_ascii=False))
         return
     if not update.diff:
         print(f"every file is as mlserve {mlserve.__version__} writes it")
         return
-    print(update.diff, end="")
+    _print(update.diff, end="")
     for path in update.kept:
         print(f"left alone: {path} was changed since mlserve wrote it")
     if not update.changed:
@@ -879,8 +888,6 @@ def deploy_heroku(
     json_: Json = False,
 ) -> None:
     "Build and release this commit with its model; needs HEROKU_API_KEY."
-    import os
-
     from mlserve.heroku import as_text, deploy_and_try, outputs, pack, platform, probe_of
     from mlserve.heroku import deploy as deploy_
 
@@ -912,8 +919,6 @@ def deploy_smoke(
     json_: Json = False,
 ) -> None:
     "See whether a service answers at a commit, and as the model here does; PREDICT_KEY is the key it may ask for."
-    import os
-
     from mlserve.bundle import NoBundle
     from mlserve.heroku import probe_of, smoke
 
@@ -933,8 +938,6 @@ def deploy_rollback(
     json_: Json = False,
 ) -> None:
     "Go back to a release of before; needs HEROKU_API_KEY."
-    import os
-
     from mlserve.heroku import check_app, platform, release_before, rollback
 
     check_app(app_)

@@ -40,6 +40,9 @@ def read_source(
     source: Source,  # How to read it
 ) -> pd.DataFrame:  # With missing values missing and dates as dates
     "Read a file as its source says"
+    if not path.exists():
+        where = path.parent.absolute().name
+        raise BadData(f"there is no file {path.name} in the folder {where}; put it there, or set folder in [data]")
     rows = read_frame(path) if source.parquet else _read_csv(path, source)
     rows.columns = [str(name).strip() if source.strip else str(name) for name in rows.columns]
     return rows.assign(**{name: _as_dates(rows[name], how, path.name) for name, how in source.dates.items()})
@@ -50,8 +53,6 @@ def _read_csv(path: Path, source: Source) -> pd.DataFrame:
     how |= {"keep_default_na": False, "na_values": list(source.missing), "dtype": dict.fromkeys(source.texts, str)}
     try:
         return pd.read_csv(path, low_memory=False, **how)
-    except FileNotFoundError:
-        raise BadData(f"there is no file {path.name}") from None
     except (ValueError, OSError) as error:
         raise BadData(f"{path.name} cannot be read as CSV: {str(error).strip().splitlines()[0]}") from None
 

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 from typer.main import get_command
 
 from mlserve.bundle import read_bundle
-from mlserve.cli import app
+from mlserve.cli import app, say, told
 from mlserve.doctor import examine
 from mlserve.examples.census import recipe as census_recipe
 from tests.conftest import MLSERVE, environment, free_port, make_project, mlserve
@@ -240,3 +243,13 @@ def test_a_model_that_was_never_released_is_named(census, command):
     assert (
         done.returncode == 9 and "no model nobody was released here" in done.stderr and "Traceback" not in done.stderr
     )
+
+
+def test_a_reader_who_has_enough_is_no_failure(monkeypatch):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as gone:  # closed without a complaint, too
+        monkeypatch.setattr(sys, "stdout", gone)
+        with pytest.raises(typer.Exit) as ended:
+            told(lambda: say("line\n" * 50_000, {}, False))()
+    assert ended.value.exit_code == 141

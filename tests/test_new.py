@@ -25,7 +25,7 @@ from mlserve.data import BadData, frame_of_rows
 from mlserve.infer import propose
 from mlserve.persist import load_pipeline
 from mlserve.scaffold import CannotScaffold, create
-from mlserve.source import _separator, look
+from mlserve.source import Source, _separator, look, read_source
 from tests.conftest import MLSERVE, Service, environment, mlserve
 from tests.new_data import TABLES, UGLY
 
@@ -91,6 +91,13 @@ def test_a_line_may_be_as_long_as_it_likes(tmp_path):
     assert _separator(path, "utf-8") == ","
     path.write_text(f"story,x\n{'y' * 140_000},1\n")
     assert look(path)[1].shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_data_that_is_not_there_is_missed_in_its_folder(name, tmp_path):
+    source = Source(parquet=name.endswith("parquet"))
+    with pytest.raises(BadData, match=f"no file {name} in the folder nope; .*set folder in \\[data\\]"):
+        read_source(tmp_path / "nope" / name, source)
 
 
 # What is refused: one sentence, and nothing left behind
