@@ -341,7 +341,7 @@ def data_copy(json_: Json = False) -> None:
 def data_stream(
     week: Annotated[int, typer.Option(help="Which week, 13 to 24; the weeks before are in the data.")],
     drift: Annotated[str | None, typer.Option(help="KIND:STRENGTH, such as covariate:0.5.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the drift.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drift.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Parquet file to write; in the data folder if not given.")] = None,
     json_: Json = False,
 ) -> None:
@@ -475,7 +475,7 @@ def drift(
 @told
 def release(
     folder: Annotated[Path | None, typer.Option(help="Folder of bundles to release from; models if not given.")] = None,
-    level: Annotated[str | None, typer.Option(help="Raise the version's level: minor or major.")] = None,
+    level: Annotated[str | None, typer.Option(help="Raise the version's level: patch, minor or major.")] = None,
     why: Annotated[str, typer.Option(help="Why the level is raised; it is recorded.")] = "",
     json_: Json = False,
 ) -> None:

@@ -6,9 +6,11 @@
 __all__ = ['OPTIONS', 'serving', 'main']
 
 # %% ../nbs/46_command.ipynb #59788d39
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .errors import MlserveError, as_text
 from .settings import load_settings
@@ -50,12 +52,29 @@ def _serve() -> int:
         return 130
 
 
+def _for_programs(run: Callable[..., Any]) -> int:
+    "A command with `--json`: a mistake in how it is called is told in the one shape that errors have"
+    import typer
+
+    try:
+        return int(run(standalone_mode=False) or 0)
+    except typer.Abort:  # somebody was asked, and did not answer
+        return 1
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own, as it names no class for all of them
+            raise
+        print(json.dumps({"error": "usage", "message": error.format_message(), "fields": []}, ensure_ascii=False))
+        return 2
+
+
 def main() -> None:
     "The command `mlserve`"
     given = serving(sys.argv[1:])
     if given is None or sys.stderr.isatty():
         from mlserve.cli import app
 
+        if "--json" in sys.argv:
+            sys.exit(_for_programs(app))
         app()
     else:
         # workers are processes of their own and read their settings from the environment too

@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from mlserve.bundle import read_bundle
 from mlserve.cli import app, say, told
+from mlserve.command import main
+from mlserve.compare import LEVELS
 from mlserve.doctor import examine
 from mlserve.examples.census import recipe as census_recipe
 from tests.conftest import MLSERVE, environment, free_port, make_project, mlserve
@@ -253,3 +256,39 @@ def test_a_reader_who_has_enough_is_no_failure(monkeypatch):
         with pytest.raises(typer.Exit) as ended:
             told(lambda: say("line\n" * 50_000, {}, False))()
     assert ended.value.exit_code == 141
+
+
+def test_a_seed_is_no_negative_number():
+    refused = CliRunner().invoke(app, ["data", "stream", "--week", "13", "--seed", "-1", "--drift", "label:.5"])
+    assert refused.exit_code == 2 and "--seed" in refused.output
+
+
+def test_the_help_of_release_names_the_levels_to_raise_to():
+    (level,) = (option for option in get_command(app).commands["release"].params if option.name == "level")
+    assert all(name in level.help for name in LEVELS[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "--json"], "Missing argument"),
+        (["serve", "--port", "abc", "--json"], "'--port'"),
+        (["predcit", "--json"], "No such command 'predcit'"),
+        (["data", "stream", "--week", "13", "--seed", "-1", "--json"], "'--seed'"),
+    ],
+)
+def test_a_wrong_call_is_told_to_programs_too(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(sys, "argv", ["mlserve", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 2 and said in told.pop("message") and told == {"error": "usage", "fields": []}
+
+
+def test_a_command_for_programs_ends_as_it_did(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for words, code in ((["version", "--json"], 0), (["predict", "no.csv", "--json"], 7)):
+        monkeypatch.setattr(sys, "argv", ["mlserve", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code and json.loads(capsys.readouterr().out)
