@@ -281,7 +281,8 @@ def errors_page() -> str:
         "Every failure is one class, one sentence and one way out. Programs know it by its name, which is "
         "`error` in the JSON of "
         "an answer and of `--json`; HTTP answers with its status, a command ends with its exit code. Exit code 0 is success, "
-        "2 also a command that was written wrongly, and 130 one that was interrupted.",
+        "2 also a command that was written wrongly (`usage` in JSON), 130 one that was interrupted, and 141 one whose reader "
+        "went away.",
         table("name | what happened | status | exit code | class", rows),
     ])  # fmt: skip
 
