@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'Stage', 'Why', 'Name', 'store', 'slug', 'deploy',
-           'App_', 'say', 'FileFailed', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare', 'predict', 'serve',
-           'data_copy', 'data_stream', 'contract_export', 'NoJournal', 'feedback', 'collect', 'shadow', 'drift',
-           'release', 'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
-           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
+           'App_', 'say', 'FileFailed', 'Unforeseen', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare',
+           'predict', 'serve', 'data_copy', 'data_stream', 'contract_export', 'NoJournal', 'feedback', 'collect',
+           'shadow', 'drift', 'release', 'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new',
+           'slug_', 'slug_strip', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -21,9 +21,11 @@ from dataclasses import replace
 from errno import ENOENT
 from functools import wraps
 from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+from typer.exceptions import TyperException
 
 import mlserve
 from .errors import MlserveError, as_json, as_text
@@ -69,6 +71,25 @@ class FileFailed(MlserveError):
         super().__init__(f"{named}{error.strerror or error}; name another place, or make room and rights there")
 
 
+class Unforeseen(MlserveError):
+    "A fault of mlserve, or of a library it uses"
+
+    status, exit_code = 500, 70  # as sysexits.h has it
+
+    def __init__(self, error: Exception) -> None:
+        last = extract_tb(error.__traceback__)[-1]
+        super().__init__(
+            f"this was not foreseen: {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+            f"({Path(last.filename).name}, line {last.lineno}); please report it with the command that was typed"
+        )
+
+
+def _as_failure(error: Exception) -> MlserveError:
+    if isinstance(error, MlserveError):
+        return error
+    return FileFailed(error) if isinstance(error, OSError) else Unforeseen(error)
+
+
 def told(
     command: Callable[P, R],  # A command; its keyword `json_` says how to print
 ) -> Callable[P, R]:  # The same, with failures as one sentence and an exit code
@@ -78,8 +99,10 @@ def told(
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (MlserveError, OSError) as error:
-            failed = error if isinstance(error, MlserveError) else FileFailed(error)
+        except (typer.Exit, typer.Abort, TyperException):
+            raise
+        except Exception as error:
+            failed = _as_failure(error)
             if kwargs.get("json_"):
                 _print(json.dumps(as_json(failed), ensure_ascii=False))
             else:

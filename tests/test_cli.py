@@ -188,6 +188,18 @@ def test_the_contract_is_exported(census):
     assert wrong.returncode != 0 and "jsonschema" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_fault_that_nobody_foresaw_is_a_sentence_too(monkeypatch, options):
+    def fail(*_):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("mlserve.bundle.read_bundle", fail)
+    done = CliRunner().invoke(app, ["compare", "a", "b", *options])
+    said = "this was not foreseen: ZeroDivisionError: division by zero (test_cli.py, line "
+    assert done.exit_code == 70 and said in done.output and "Traceback" not in done.output
+    assert not options or json.loads(done.stdout)["error"] == "unforeseen"
+
+
 def test_a_comparison_without_a_picture_says_why(census, tmp_path):
     done = mlserve(census, "compare", "models/census", "models/census", "--plot", tmp_path / "x.png")
     assert done.returncode == 0 and not (tmp_path / "x.png").exists()
