@@ -20,7 +20,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from .bodies import flat, from_arrow, from_text
+from .bodies import FORM, flat, from_arrow, from_text, parted
 from .contract import Contract, Field, check_rows, example
 from .errors import MlserveError
 from .score import Model, Scored, answer
@@ -43,8 +43,6 @@ def _columns(contract: Contract, found: Sequence[str], name: str) -> None:
     "Every field must be a column; a file in which one is missing was made for something else"
     for field in contract.names:
         if field not in found:
-            from mlserve.source import parted  # loads pandas, which is not needed where all is well
-
             if said := parted(name, found, field):
                 raise BadFile(said)
             near = get_close_matches(field, found, n=1)
@@ -284,8 +282,6 @@ def predict_file(
                 rows += len(piece)
                 progress(share)
     except (UnicodeDecodeError, csv.Error) as error:
-        from mlserve.source import FORM
-
         why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read as csv: {error}"
         raise BadFile(f"{source.name} {why}; {FORM}") from None
     except ValueError as error:

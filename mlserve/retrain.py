@@ -207,9 +207,9 @@ def _rows(data: Path, contract: Contract) -> "pd.DataFrame":
     "Rows of a file of its own: codes stay text, and the dates of a CSV file are read as `mlserve predict` reads them"
     import pandas as pd
 
+    from mlserve.bodies import FORM, parted
     from mlserve.contract import check_rows
     from mlserve.data import BadData, plain, read_frame
-    from mlserve.source import FORM, parted
 
     dates = [replace(f, nullable=True, outside="accept") for f in contract.fields if f.kind == "date"]
     try:
