@@ -35,6 +35,8 @@ def following(tmp_path, workers=2, **env):
     given = {"MLSERVE_FOLLOW_EVERY": EVERY, "MLSERVE_STORE_URL": shop.url, "MLSERVE_STORE_WAIT": 10}
     service = Service(project, WEB_CONCURRENCY=workers, MLSERVE_SERVE_DRAIN=0.1, **given | env)
     try:
+        # said once all workers are ready: one that begins when what was promoted is damaged serves the model of the slug
+        next(line for line in service.process.stdout if b"mlserve answers on" in line)
         yield service, shop
     finally:
         shop.hangs.set()
