@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import mlserve
-from .access import Access
+from .access import Access, Observing
 from .bodies import JSON
 from .contract import Row, check_rows
 from .database import new_id
@@ -32,19 +32,8 @@ class Draining(Protocol):
         ...
 
 
-class Measures(Protocol):
-    "Something that counts requests"
-
-    def observe(
-        self,
-        route: str,  # The route's template, never the raw path
-        status: int,  # HTTP status of the answer
-        seconds: float,  # From the request's arrival to its answer
-        method: str = "POST",  # HTTP method
-        rows: int = 0,  # Rows predicted
-    ) -> None:
-        "Count one answered request"
-        ...
+class Measures(Observing, Protocol):
+    "Something that counts requests, and tells what it counted"
 
     def model(
         self,
