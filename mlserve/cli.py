@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Json', 'P', 'R', 'Folder_', 'Model_', 'data', 'contract', 'Stage', 'Why', 'Name', 'store', 'slug', 'deploy',
            'App_', 'say', 'FileFailed', 'Unforeseen', 'told', 'steps', 'transfer', 'train', 'evaluate', 'compare',
-           'predict', 'serve', 'data_copy', 'data_stream', 'contract_export', 'NoJournal', 'feedback', 'collect',
-           'shadow', 'drift', 'release', 'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new',
-           'slug_', 'slug_strip', 'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
+           'predict', 'serve', 'data_copy', 'data_stream', 'contract_export', 'feedback', 'collect', 'shadow', 'drift',
+           'release', 'promote', 'rollback', 'retrain', 'history', 'show', 'store_check', 'new', 'slug_', 'slug_strip',
+           'slug_bake', 'deploy_heroku', 'deploy_smoke', 'deploy_rollback', 'doctor', 'version']
 
 # %% ../nbs/45_cli.ipynb #13ff52c7
 import json
@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from errno import ENOENT
 from functools import wraps
@@ -397,28 +397,12 @@ def contract_export(
     say(text, {"model": bundle.manifest.name, "version": bundle.manifest.version, "to": to, "contract": text}, json_)
 
 # %% ../nbs/45_cli.ipynb #52d2828c
-class NoJournal(MlserveError):
-    "The journal cannot be opened from here"
-
-    status, exit_code = 503, 14
-
-
-@contextmanager
-def _journal() -> Iterator[Any]:
+def _journal() -> AbstractContextManager[Any]:
     "The project's journal"
-    from mlserve.database import NoDatabase, open_journal
+    from mlserve.database import journal_of
 
-    journal, folder = load_settings().journal, load_settings().path(load_settings().journal.folder)
-    try:
-        opened = open_journal(journal.url, folder)
-    except NoDatabase:
-        raise NoJournal(
-            "the journal's database cannot be reached; see whether it runs and DATABASE_URL is right"
-            if journal.url
-            else f"the journal in {folder.name} cannot be opened; make room and rights there, or set MLSERVE_JOURNAL_FOLDER"
-        ) from None
-    with closing(opened) as found:
-        yield found
+    settings = load_settings()
+    return journal_of(settings.journal.url, settings.path(settings.journal.folder))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 
 import mlserve
 from .bundle import Bundle, find_bundle, read_bundle
-from .database import NoDatabase, open_url
+from .database import UNREACHED, NoDatabase, open_url
 from .errors import MlserveError
 from .registry import NoRepository, read_events, released
 from .remote import NoStore, find_remote, open_store
@@ -145,9 +145,7 @@ def _journal(settings: Settings) -> str:
         try:
             open_url(journal.url).close()
         except NoDatabase:
-            raise Unfit(
-                "the journal's database cannot be reached; see whether it runs and DATABASE_URL is right"
-            ) from None
+            raise Unfit(UNREACHED) from None
         return "its database answers"
     try:
         with TemporaryFile(dir=next(d for d in (folder, *folder.parents) if d.is_dir())):

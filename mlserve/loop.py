@@ -11,7 +11,7 @@ import inspect
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ import mlserve
 from .bundle import Bundle, dump, read_bundle
 from .collect import collect, track_with_dvc
 from .compare import next_version
-from .database import Database, open_journal, read
+from .database import Database, journal_of, read
 from .errors import MlserveError
 from .follow import major
 from .journal import hold
@@ -49,7 +49,7 @@ def _journal(settings: Settings) -> Iterator[Database | None]:
     "The journal, where there is one"
     folder = settings.path(settings.journal.folder)
     if settings.journal.url or (folder / "journal.db").exists():
-        with closing(open_journal(settings.journal.url, folder)) as found:
+        with journal_of(settings.journal.url, folder) as found:
             yield found
     else:
         yield None
